@@ -1,0 +1,181 @@
+"""The command line: one verb per stage, YAML plus dotted overrides, ``--help`` from the fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from magicbert import __version__
+from magicbert.config import roots
+from magicbert.config.reading import load_config, to_yaml
+from magicbert.errors import EXIT_USER_ERROR, UserError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb, its configuration, and the module whose ``run(config)`` does the work."""
+
+    config: type
+    module: str
+
+
+# Modules are imported when their verb runs: `--help` and config errors need no torch.
+VERBS = {
+    "prepare": Verb(roots.PrepareConfig, "magicbert.stages.prepare"),
+    "pretrain": Verb(roots.PretrainConfig, "magicbert.stages.pretrain"),
+    "search": Verb(roots.SearchConfig, "magicbert.stages.search"),
+    "retrain": Verb(roots.RetrainConfig, "magicbert.stages.retrain"),
+    "export": Verb(roots.ExportConfig, "magicbert.stages.export"),
+    "finetune": Verb(roots.FinetuneConfig, "magicbert.stages.finetune"),
+    "report": Verb(roots.ReportConfig, "magicbert.stages.report"),
+    "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),
+    "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
+}
+SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, before any configuration is read."""
+
+    verb: str
+    file: str | None
+    overrides: dict[str, str]
+    print_config: bool
+    help: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one verb; a `UserError` becomes one message on standard error and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("magicbert")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(console)
+    try:
+        dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"magicbert: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("magicbert: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Parses, reads the configuration, and runs the verb."""
+    if arguments[:1] == ["--version"]:
+        print(__version__)
+        return
+    request = parse(arguments)
+    if request is None:
+        print(overview())
+        return
+    verb = VERBS[request.verb]
+    if request.help:
+        print(verb_help(request.verb, verb))
+        return
+    config = load_config(verb.config, request.file, request.overrides)
+    if request.print_config:
+        print(to_yaml(config), end="")
+        return
+    importlib.import_module(verb.module).run(config)
+
+
+def parse(arguments: list[str]) -> Request | None:
+    """Splits the command line; ``None`` means the overview is wanted.
+
+    The deepspeed launcher puts ``--local_rank=N`` ahead of the verb: it is accepted and dropped,
+    ranks come from the environment.
+
+    Raises:
+        UserError: an unknown verb, or an option without a value.
+    """
+    rest = [word for word in arguments if not word.startswith("--local_rank=")]
+    if not rest or rest[0] in ("-h", "--help"):
+        return None
+    name, *words = rest
+    if name not in VERBS:
+        raise UserError(f"unknown verb {name!r}; one of: {', '.join(VERBS)}")
+    file, overrides, print_config, wants_help = None, {}, False, False
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word in ("-h", "--help"):
+            wants_help = True
+        elif word == "--print_config":
+            print_config = True
+        elif not word.startswith("--"):
+            raise UserError(f"unexpected {word!r}; options are --config FILE and --section.field VALUE")
+        else:
+            option, value = take_value(word, queue)
+            if option == "--config":
+                file = value
+            else:
+                path = SHORTHANDS.get(option, option.removeprefix("--"))
+                overrides[path] = f"[{value}]" if option == "--task" else value
+    return Request(name, file, overrides, print_config, wants_help)
+
+
+def take_value(word: str, queue: list[str]) -> tuple[str, str]:
+    """Returns an option and its value, from ``--option=value`` or ``--option value``."""
+    if "=" in word:
+        option, value = word.split("=", 1)
+        return option, value
+    if not queue or queue[0].startswith("--"):
+        raise UserError(f"option {word} needs a value")
+    return word, queue.pop(0)
+
+
+def overview() -> str:
+    """Returns the list of verbs."""
+    lines = ["usage: magicbert VERB [--config FILE] [--section.field VALUE ...]", "", "verbs:"]
+    lines += [f"  {name:<11} {first_line(verb.config)}" for name, verb in VERBS.items()]
+    lines += ["", "magicbert VERB --help lists the options; --print_config shows what would be used."]
+    return "\n".join(lines)
+
+
+def verb_help(name: str, verb: Verb) -> str:
+    """Returns every option of a verb with type, default and meaning."""
+    lines = [f"usage: magicbert {name} [--config FILE] [--section.field VALUE ...]", ""]
+    lines += [first_line(verb.config), ""]
+    lines += list(option_lines(verb.config, ""))
+    return "\n".join(lines)
+
+
+def option_lines(kind: type, prefix: str) -> typing.Iterator[str]:
+    """Yields the help of one section and of those inside it."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            yield f"{field.name}: {first_line(typing.cast(type, hint))}"
+            yield from option_lines(typing.cast(type, hint), f"{prefix}{field.name}.")
+            yield ""
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            yield f"  --{prefix}{field.name} {type_name(hint)}  (default: {default})"
+            yield f"        {field.metadata['help']}"
+
+
+def type_name(hint: Any) -> str:
+    """Names a field's type as a user writes it."""
+    if typing.get_origin(hint) is typing.Literal:
+        return "|".join(str(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"[{typing.get_args(hint)[0].__name__}, ...]"
+    return str(hint.__name__)
+
+
+def first_line(kind: type) -> str:
+    """Returns the first line of a docstring."""
+    return (kind.__doc__ or "").strip().splitlines()[0]

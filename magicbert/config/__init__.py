@@ -1,0 +1,1 @@
+"""Typed configuration: one root dataclass per verb, read and validated once."""

@@ -1,0 +1,171 @@
+"""One root dataclass per verb: the sections it needs, and what must hold between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from magicbert.config.fields import option, section
+from magicbert.config.sections import (
+    AlignmentSection,
+    CorpusSection,
+    FinetuneSection,
+    LaunchSection,
+    MaskingSection,
+    ModelSection,
+    OptimizerSection,
+    RunSection,
+    SamplingSection,
+    SearchSection,
+    ShardSection,
+    SpaceSection,
+    TokenizerSection,
+    TrainingSection,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareConfig:
+    """Turns raw text into a tokenizer and packed rows of tokens."""
+
+    run: RunSection = section(RunSection)
+    corpus: CorpusSection = section(CorpusSection)
+    tokenizer: TokenizerSection = section(TokenizerSection)
+    shards: ShardSection = section(ShardSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainConfig:
+    """Pretrains the supernet, one sampled path a step."""
+
+    run: RunSection = section(RunSection)
+    launch: LaunchSection = section(LaunchSection)
+    space: SpaceSection = section(SpaceSection)
+    model: ModelSection = section(ModelSection)
+    masking: MaskingSection = section(MaskingSection)
+    sampling: SamplingSection = section(SamplingSection)
+    alignment: AlignmentSection = section(AlignmentSection)
+    optimizer: OptimizerSection = section(OptimizerSection)
+    training: TrainingSection = section(TrainingSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        yield from batch_problems(self.launch, self.training)
+        layers = self.space.num_layers
+        if layers and self.sampling.num_changes > layers:
+            yield (
+                f"sampling.num_changes: {self.sampling.num_changes} is above "
+                f"space.num_layers {layers}"
+            )
+        if layers and self.alignment.num_blocks > layers:
+            yield (
+                f"alignment.num_blocks: {self.alignment.num_blocks} is above "
+                f"space.num_layers {layers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """Finds the best architecture of the trained supernet under limits."""
+
+    run: RunSection = section(RunSection)
+    search: SearchSection = section(SearchSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrainConfig:
+    """Trains one architecture on its own, from scratch or from inherited weights."""
+
+    run: RunSection = section(RunSection)
+    launch: LaunchSection = section(LaunchSection)
+    architecture: str = option(
+        "best", "'best' (the search's winner), 'rank:N' (its N-th), or a string such as mha4-ffn-conv3"
+    )
+    start: Literal["scratch", "inherited"] = option(
+        "scratch", "initial weights: new, or those of the supernet's path"
+    )
+    model: ModelSection = section(ModelSection)
+    masking: MaskingSection = section(MaskingSection)
+    optimizer: OptimizerSection = section(OptimizerSection)
+    training: TrainingSection = section(TrainingSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        yield from batch_problems(self.launch, self.training)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """Writes a Hugging Face folder that loads without magicbert."""
+
+    run: RunSection = section(RunSection)
+    license: str = option("apache-2.0", "licence named in the model card")
+    language: str = option("en", "language named in the model card")
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneConfig:
+    """Fine-tunes a model on GLUE tasks."""
+
+    run: RunSection = section(RunSection)
+    finetune: FinetuneSection = section(FinetuneSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """Draws one self-contained HTML page of a run."""
+
+    run: RunSection = section(RunSection)
+    title: str = option("", "heading of the page; empty = the run's name")
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorConfig:
+    """Says what this machine offers and what is missing."""
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuickstartConfig:
+    """Runs every stage in order, each with its file of one folder of configs."""
+
+    configs: str = option("configs/tiny", "folder with prepare.yaml ... report.yaml")
+    run: RunSection = section(RunSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+def batch_problems(launch: LaunchSection, training: TrainingSection) -> Iterator[str]:
+    """Yields what keeps one step's rows from being split over ranks and micro-batches."""
+    unit = training.rows_per_micro_batch * max(launch.num_ranks, 1)
+    if training.rows_per_step % max(unit, 1):
+        yield (
+            f"training.rows_per_step: {training.rows_per_step} is not a multiple of "
+            f"rows_per_micro_batch x num_ranks = {unit}"
+        )

@@ -1,0 +1,25 @@
+"""Errors that are the user's to mend: shown as one message, without a traceback, exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message says what, where, the value and what to do."""
+
+
+class ConfigError(UserError):
+    """Every problem of one configuration, each with its dotted path.
+
+    Attributes:
+        problems: one line per problem, as ``dotted.path: what is wrong``.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {count}\n{lines}")

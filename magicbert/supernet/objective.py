@@ -1,0 +1,63 @@
+"""What a loss is to the core: a sum over terms whose number is known before the forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from magicbert.space import Architecture
+from magicbert.supernet.supernet import Supernet, SupernetOutput
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of one micro-batch, not yet divided by anything.
+
+    Attributes:
+        loss_sum: scalar fp32 sum over the terms, with gradient.
+        count: number of terms; the loop divides by the sum over ranks and micro-batches.
+        metrics: detached sums over the same terms; must hold ``correct`` (terms predicted right).
+        output: what the supernet computed, for the alignment loss.
+    """
+
+    loss_sum: Tensor
+    count: int
+    output: SupernetOutput
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A task loss over a supernet path; the tenants bring them (MLM, RTD)."""
+
+    def count(self, batch: Any) -> int:
+        """Returns the number of loss terms of a batch, without running the model."""
+        ...
+
+    def num_tokens(self, batch: Any) -> int:
+        """Returns the number of valid positions of a batch (for throughput and alignment)."""
+        ...
+
+    def __call__(
+        self,
+        supernet: Supernet,
+        batch: Any,
+        architecture: Architecture,
+        block_ends: Sequence[int] = (),
+    ) -> LossOutput:
+        """Runs the path and returns its loss; called inside the engine's forward."""
+        ...
+
+
+class BatchSource(Protocol):
+    """Batches as a pure function of the step; the data package and tests bring them."""
+
+    def step_batches(self, step: int, rank: int, num_ranks: int) -> list[Any]:
+        """Returns this rank's micro-batches of one optimizer step (step counts from 0)."""
+        ...
+
+    def dev_batches(self, num_batches: int) -> list[Any]:
+        """Returns the first ``num_batches`` fixed micro-batches of the held-out split."""
+        ...

@@ -1,0 +1,126 @@
+"""The trail that every stage leaves: resolved config, environment, metrics and log.
+
+A run is ``<root>/<name>/``; each stage owns one folder below it, ``export/`` and
+``report.html`` stand at the root of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from magicbert import __version__
+from magicbert.config.reading import to_yaml
+from magicbert.config.sections import RunSection
+from magicbert.records import write_text_atomically
+
+LOGGER = logging.getLogger("magicbert")
+PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "tokenizers", "triton", "numpy")
+
+
+def run_folder(run: RunSection) -> Path:
+    """Returns ``<root>/<name>``."""
+    return Path(run.root) / run.name
+
+
+def stage_folder(run: RunSection, stage: str) -> Path:
+    """Returns the folder of a stage; a label keeps several models of one run apart."""
+    return run_folder(run) / (f"{stage}-{run.label}" if run.label else stage)
+
+
+class Trail:
+    """Writes ``config.yaml``, ``environment.json``, ``metrics.jsonl`` and ``log.txt``.
+
+    Only the first rank writes; on other ranks every method does nothing.
+    """
+
+    def __init__(self, folder: Path, config: Any, *, is_writer: bool = True) -> None:
+        self.folder = folder
+        self.is_writer = is_writer
+        self._metrics: TextIO | None = None
+        if not is_writer:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(folder / "config.yaml", to_yaml(config))
+        environment = json.dumps(describe_environment(), indent=2) + "\n"
+        write_text_atomically(folder / "environment.json", environment)
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(self._handler)
+
+    def record(self, kind: str, **values: Any) -> None:
+        """Appends one line to ``metrics.jsonl``: ``{"kind": ..., "time": ..., **values}``."""
+        if self._metrics is None:
+            return
+        line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, allow_nan=False)
+        self._metrics.write(line + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Closes the files; safe to call twice."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+            LOGGER.removeHandler(self._handler)
+            self._handler.close()
+
+    def __enter__(self) -> Trail:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of ``metrics.jsonl``; a line cut off by a kill is left out."""
+    rows = []
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def describe_environment() -> dict[str, Any]:
+    """Returns versions, machine and commit; nothing that names a user or a path."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "magicbert": __version__,
+        "commit": current_commit(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "packages": versions,
+        "verb": sys.argv[1] if len(sys.argv) > 1 else "",
+    }
+
+
+def current_commit() -> str | None:
+    """Returns the commit of the checkout that this package runs from, or ``None``."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
