@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import errno
 import importlib
 import logging
+import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,7 @@ from magicbert.errors import EXIT_USER_ERROR, UserError
 class Verb:
     """A verb, its configuration, and the module whose ``run(config)`` does the work."""
 
-    config: type
+    config: type[Any]
     module: str
 
 
@@ -38,6 +41,8 @@ VERBS = {
     "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
 }
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name"}
+# What the machine refuses is the user's to mend: a message, not a traceback.
+REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
@@ -45,30 +50,45 @@ class Request:
     """What the user asked for, before any configuration is read."""
 
     verb: str
-    file: str | None
-    overrides: dict[str, str]
-    print_config: bool
-    help: bool
+    file: str | None = None
+    overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    print_config: bool = False
+    help: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb; a `UserError` becomes one message on standard error and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("magicbert")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    if not logger.handlers:
-        logger.addHandler(console)
+    set_up_logging()
     try:
         dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except UserError as error:
         print(f"magicbert: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # The reader has gone, as in `magicbert --help | head`: nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"magicbert: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("magicbert: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def set_up_logging() -> None:
+    """Sends the program's own messages to standard output, other packages' warnings to error."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logger = logging.getLogger("magicbert")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        console = logging.StreamHandler(sys.stdout)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(console)
 
 
 def dispatch(arguments: list[str]) -> None:
@@ -103,27 +123,34 @@ def parse(arguments: list[str]) -> Request | None:
     rest = [word for word in arguments if not word.startswith("--local_rank=")]
     if not rest or rest[0] in ("-h", "--help"):
         return None
-    name, *words = rest
+    name, *queue = rest
     if name not in VERBS:
-        raise UserError(f"unknown verb {name!r}; one of: {', '.join(VERBS)}")
-    file, overrides, print_config, wants_help = None, {}, False, False
-    queue = list(words)
+        raise UserError(f"unknown verb {name!r}{suggest_verb(name)}")
+    request = Request(name)
     while queue:
         word = queue.pop(0)
         if word in ("-h", "--help"):
-            wants_help = True
-        elif word == "--print_config":
-            print_config = True
+            request = dataclasses.replace(request, help=True)
+        elif word in ("--print_config", "--print-config"):
+            request = dataclasses.replace(request, print_config=True)
         elif not word.startswith("--"):
-            raise UserError(f"unexpected {word!r}; options are --config FILE and --section.field VALUE")
+            raise UserError(
+                f"unexpected {word!r}; options are --config FILE and --section.field VALUE"
+            )
         else:
-            option, value = take_value(word, queue)
-            if option == "--config":
-                file = value
-            else:
-                path = SHORTHANDS.get(option, option.removeprefix("--"))
-                overrides[path] = f"[{value}]" if option == "--task" else value
-    return Request(name, file, overrides, print_config, wants_help)
+            request = with_option(request, *take_value(word, queue))
+    return request
+
+
+def with_option(request: Request, option: str, value: str) -> Request:
+    """Returns the request with one more option; the last one wins, but tasks add up."""
+    if option == "--config":
+        return dataclasses.replace(request, file=value)
+    path = SHORTHANDS.get(option, option.removeprefix("--"))
+    if option == "--task":
+        before = request.overrides.get(path, "[]").strip("[]")
+        value = f"[{before}, {value.strip('[]')}]" if before else f"[{value.strip('[]')}]"
+    return dataclasses.replace(request, overrides={**request.overrides, path: value})
 
 
 def take_value(word: str, queue: list[str]) -> tuple[str, str]:
@@ -132,15 +159,22 @@ def take_value(word: str, queue: list[str]) -> tuple[str, str]:
         option, value = word.split("=", 1)
         return option, value
     if not queue or queue[0].startswith("--"):
-        raise UserError(f"option {word} needs a value")
+        raise UserError(f"option {word} needs a value: {word} VALUE or {word}=VALUE")
     return word, queue.pop(0)
+
+
+def suggest_verb(name: str) -> str:
+    """Returns ', did you mean ...?' or the list of verbs."""
+    close = difflib.get_close_matches(name, VERBS, n=1)
+    return f", did you mean {close[0]!r}?" if close else f"; one of: {', '.join(VERBS)}"
 
 
 def overview() -> str:
     """Returns the list of verbs."""
     lines = ["usage: magicbert VERB [--config FILE] [--section.field VALUE ...]", "", "verbs:"]
     lines += [f"  {name:<11} {first_line(verb.config)}" for name, verb in VERBS.items()]
-    lines += ["", "magicbert VERB --help lists the options; --print_config shows what would be used."]
+    lines += ["", "magicbert VERB --help lists its options."]
+    lines += ["magicbert VERB ... --print_config prints the configuration that would be used."]
     return "\n".join(lines)
 
 
@@ -162,9 +196,16 @@ def option_lines(kind: type, prefix: str) -> typing.Iterator[str]:
             yield from option_lines(typing.cast(type, hint), f"{prefix}{field.name}.")
             yield ""
         else:
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            default = show_default(field.default)
             yield f"  --{prefix}{field.name} {type_name(hint)}  (default: {default})"
             yield f"        {field.metadata['help']}"
+
+
+def show_default(default: Any) -> str:
+    """Returns a default as the user would write it."""
+    if isinstance(default, tuple):
+        return f"[{', '.join(show_default(item) for item in default)}]"
+    return "empty" if default == "" else f"{default:g}" if type(default) is float else str(default)
 
 
 def type_name(hint: Any) -> str:

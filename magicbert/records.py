@@ -46,7 +46,9 @@ def write_record(path: Path, schema: str, payload: dict[str, Any]) -> None:
         schema: name and version, such as ``magicbert/architectures/1``.
         payload: JSON data without NaN.
     """
-    record = {"schema": schema, "sha256": digest_of(payload), **payload}
+    # As JSON reads it back: names are text, tuples are lists; the digest must be of that.
+    plain = json.loads(json.dumps(payload, allow_nan=False))
+    record = {"schema": schema, "sha256": digest_of(plain), **plain}
     write_text_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 

@@ -53,6 +53,8 @@ class Trail:
         environment = json.dumps(describe_environment(), indent=2) + "\n"
         write_text_atomically(folder / "environment.json", environment)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        if is_cut_off(folder / "metrics.jsonl"):
+            self._metrics.write("\n")
         self._handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(self._handler)
@@ -84,20 +86,31 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of ``metrics.jsonl``; a line cut off by a kill is left out."""
     rows = []
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (folder / "metrics.jsonl").read_bytes().splitlines()
     except FileNotFoundError:
         return []
     for line in lines:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
+
+
+def is_cut_off(file: Path) -> bool:
+    """Says whether the last line of a file was left without its end, as a kill leaves it."""
+    with file.open("rb") as stream:
+        if stream.seek(0, os.SEEK_END) == 0:
+            return False
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() != b"\n"
 
 
 def describe_environment() -> dict[str, Any]:
     """Returns versions, machine and commit; nothing that names a user or a path."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
@@ -110,16 +123,28 @@ def describe_environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processors": os.cpu_count(),
         "packages": versions,
-        "verb": sys.argv[1] if len(sys.argv) > 1 else "",
+        # The deepspeed launcher puts an option of its own ahead of the verb.
+        "verb": next((word for word in sys.argv[1:] if not word.startswith("-")), ""),
     }
 
 
 def current_commit() -> str | None:
-    """Returns the commit of the checkout that this package runs from, or ``None``."""
+    """Returns the commit this package runs from, or ``None`` outside a checkout.
+
+    ``-dirty`` is appended when tracked files differ from the commit.
+    """
+    if run_git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None  # installed, perhaps inside somebody else's checkout
+    return run_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def run_git(*arguments: str) -> str | None:
+    """Returns what git prints in this package's folder, or ``None`` when it fails."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            ["git", "-C", str(Path(__file__).parent), *arguments],
             capture_output=True, text=True, timeout=10, check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,7 +1,7 @@
 """YAML plus dotted overrides -> a validated configuration, or every problem at once.
 
-YAML is read strictly: duplicate keys are refused, ``1e-4`` is a number, and an unknown key gets
-a suggestion. No value is converted silently.
+YAML is read strictly (see `magicbert.config.yaml_text`), and an unknown key gets a suggestion. No
+value is converted silently; only a whole number is widened where a number is expected.
 """
 
 from __future__ import annotations
@@ -9,37 +9,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from magicbert.config.yaml_text import dump_yaml, parse_yaml
 from magicbert.errors import ConfigError
 
 Config = TypeVar("Config")
-
-
-class StrictLoader(yaml.SafeLoader):
-    """``yaml.safe_load`` that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Builds a mapping, or raises ``ConstructorError`` on a key given twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not a plain name", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_config(kind: type[Config], file: str | None, overrides: Mapping[str, str]) -> Config:
@@ -48,19 +28,34 @@ def load_config(kind: type[Config], file: str | None, overrides: Mapping[str, st
     Args:
         kind: root dataclass of the verb.
         file: YAML file, or ``None`` for the defaults alone.
-        overrides: ``section.field`` to its text, as given on the command line (read as YAML).
+        overrides: ``section.field`` to its text, as given on the command line: read as YAML, but
+            an option that takes text takes it as it stands.
 
     Raises:
         ConfigError: with every problem found, each at its dotted path.
     """
-    source = file or "command line"
     tree = read_yaml(Path(file)) if file else {}
     problems: list[str] = []
     for path, text in overrides.items():
-        problems.extend(set_dotted(tree, path, text))
-    config = build(kind, tree, "", problems)
-    if not problems:
-        problems.extend(validation_problems(config))
+        problems.extend(set_dotted(tree, path, text, is_text=option_type(kind, path) is str))
+    return checked(kind, tree, file or "command line", problems)
+
+
+def from_tree(kind: type[Config], tree: Mapping[str, Any], source: str) -> Config:
+    """Builds and validates a configuration from plain data, such as a run's ``config.yaml``."""
+    return checked(kind, dict(tree), source, [])
+
+
+def checked(kind: type[Config], tree: Any, source: str, problems: list[str]) -> Config:
+    """Builds and validates; raises `ConfigError` with these problems and all that are found."""
+    doubtful: set[str] = set()
+    config = build(kind, tree, "", problems, doubtful)
+    # A field that could not be read holds its default: what follows from that is no finding.
+    problems.extend(
+        problem
+        for problem in validation_problems(config)
+        if doubtful.isdisjoint(re.findall(r"\w+", problem))
+    )
     if problems:
         raise ConfigError(source, problems)
     return typing.cast(Config, config)
@@ -81,59 +76,70 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(str(file), [f"must hold sections, got {type(tree).__name__}"])
+        raise ConfigError(str(file), [f"must hold sections, got {describe(tree)}"])
     return tree
 
 
-def parse_yaml(text: str) -> Any:
-    """Parses one YAML text; every failure is a ``ValueError`` with a one-line message."""
-    try:
-        # StrictLoader derives from SafeLoader: plain data only, no object is ever constructed.
-        return yaml.load(text, Loader=StrictLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        what = getattr(error, "problem", None) or str(error) or type(error).__name__
-        raise ValueError(f"{where}{what}".replace("\n", " ")) from error
+def option_type(kind: type, path: str) -> Any:
+    """Returns the declared type of ``section.field``, or ``None`` if there is no such option."""
+    hint: Any = kind
+    for name in path.split("."):
+        if not dataclasses.is_dataclass(hint):
+            return None
+        hint = typing.get_type_hints(hint).get(name)
+    return hint
 
 
-def set_dotted(tree: dict[str, Any], path: str, text: str) -> Iterator[str]:
-    """Sets ``a.b`` in the tree to the YAML value of ``text``; yields what went wrong."""
+def set_dotted(tree: dict[str, Any], path: str, text: str, *, is_text: bool) -> Iterator[str]:
+    """Sets ``a.b`` in the tree to ``text`` or to its YAML value; yields what went wrong."""
     try:
-        value = parse_yaml(text)
+        value = text if is_text else parse_yaml(text)
     except ValueError as error:
         yield f"{path}: {error}"
         return
     *parents, leaf = path.split(".")
     node = tree
     for name in parents:
-        child = node.setdefault(name, {})
-        if not isinstance(child, dict):
+        if node.get(name) is None:
+            node[name] = {}
+        if not isinstance(node[name], dict):
             yield f"{path}: {name} is a value, not a section"
             return
-        node = child
+        node = node[name]
     node[leaf] = value
 
 
-def build(kind: type, tree: Any, prefix: str, problems: list[str]) -> Any:
-    """Builds one dataclass from a mapping; collects problems and goes on."""
-    if not isinstance(tree, dict):
-        problems.append(f"{prefix or 'top level'}: must be a section, got {describe(tree)}")
-        return kind()
+def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set[str]) -> Any:
+    """Builds one dataclass from a mapping; collects problems and goes on.
+
+    Args:
+        kind: dataclass of the section.
+        tree: its mapping; ``None``, a section with nothing in it, means the defaults.
+        prefix: dotted path of the section.
+        problems: receives one line per problem.
+        doubtful: receives the names of fields that keep their default because of a problem.
+    """
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    if tree is not None and not isinstance(tree, dict):
+        problems.append(f"{prefix or 'top level'}: must be a section, got {describe(tree)}")
+        doubtful.update(fields)
+        return kind()
     hints = typing.get_type_hints(kind)
     values = {}
-    for name, value in tree.items():
+    for name, value in (tree or {}).items():
         path = f"{prefix}.{name}" if prefix else name
         if name not in fields:
             problems.append(f"{path}: unknown option{suggestion(name, fields)}")
+            doubtful.update(difflib.get_close_matches(name, fields, n=1))
         elif dataclasses.is_dataclass(hints[name]):
-            values[name] = build(typing.cast(type, hints[name]), value, path, problems)
+            section = typing.cast(type, hints[name])
+            values[name] = build(section, value, path, problems, doubtful)
         else:
             try:
                 values[name] = convert(hints[name], value)
             except ValueError as error:
                 problems.append(f"{path}: {error}")
+                doubtful.add(name)
     return kind(**values)
 
 
@@ -148,7 +154,8 @@ def convert(hint: Any, value: Any) -> Any:
         raise ValueError(f"must be one of {listing}, got {describe(value)}")
     if origin is tuple:
         if not isinstance(value, list):
-            raise ValueError(f"must be a list, got {describe(value)}")
+            remedy = f"; write [{value}]" if isinstance(value, (str, int, float)) else ""
+            raise ValueError(f"must be a list, got {describe(value)}{remedy}")
         return tuple(convert(typing.get_args(hint)[0], item) for item in value)
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"unsupported field type {hint}")
@@ -156,30 +163,32 @@ def convert(hint: Any, value: Any) -> Any:
 
 
 def convert_scalar(hint: type, value: Any) -> Any:
-    """Converts one scalar without guessing: only int -> float and ``1e-4`` are widened."""
+    """Checks one scalar without guessing: only int -> float is widened."""
     if hint is float:
         number = to_float(value)
         if number is None or not math.isfinite(number):
             raise ValueError(f"must be a finite number, got {describe(value)}")
         return number
-    if hint is int and isinstance(value, bool) or not isinstance(value, hint):
+    if (hint is int and isinstance(value, bool)) or not isinstance(value, hint):
         names = {int: "a whole number", bool: "true or false", str: "text"}
         raise ValueError(f"must be {names[hint]}, got {describe(value)}")
     return value
 
 
 def to_float(value: Any) -> float | None:
-    """Returns a number, reading YAML 1.1's text ``1e-4`` as one; ``None`` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    """Returns a number as float; ``None`` if it is none, or too large for one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
         return float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None
 
 
 def describe(value: Any) -> str:
     """Names a value and its type for a message."""
+    if value is None:
+        return "nothing"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
@@ -208,18 +217,7 @@ def to_tree(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """Returns the resolved configuration as YAML that reads back to an equal value."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False)
-
-
-def from_tree(kind: type[Config], tree: Mapping[str, Any], source: str) -> Config:
-    """Builds and validates a configuration from plain data, such as a run's ``config.yaml``."""
-    problems: list[str] = []
-    config = build(kind, dict(tree), "", problems)
-    if not problems:
-        problems.extend(validation_problems(config))
-    if problems:
-        raise ConfigError(source, problems)
-    return typing.cast(Config, config)
+    return dump_yaml(to_tree(config))
 
 
 def _plain(value: Any) -> Any:

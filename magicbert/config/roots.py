@@ -88,7 +88,8 @@ class RetrainConfig:
     run: RunSection = section(RunSection)
     launch: LaunchSection = section(LaunchSection)
     architecture: str = option(
-        "best", "'best' (the search's winner), 'rank:N' (its N-th), or a string such as mha4-ffn-conv3"
+        "best",
+        "'best' (the search's winner), 'rank:N' (its N-th), or a string such as mha4-ffn-conv3",
     )
     start: Literal["scratch", "inherited"] = option(
         "scratch", "initial weights: new, or those of the supernet's path"

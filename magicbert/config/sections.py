@@ -19,7 +19,7 @@ class RunSection:
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
-        if not self.name or "/" in self.name:
+        if self.name in ("", ".", "..") or "/" in self.name:
             yield f"name: must be a plain folder name, got {self.name!r}"
         if "/" in self.label:
             yield f"label: must be a plain suffix, got {self.label!r}"
@@ -74,6 +74,8 @@ class CorpusSection:
             yield f"valid_fraction: must be in [0, 1), got {self.valid_fraction}"
         if self.valid_fraction == 0.0 and not self.valid_sources:
             yield "valid_fraction: must be above 0 when valid_sources is empty"
+        if self.max_documents < 0:
+            yield f"max_documents: must be 0 or more, got {self.max_documents}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,7 +266,9 @@ class TrainingSection:
     num_steps: int = option(62500, "optimizer steps")
     rows_per_step: int = option(1024, "rows of one optimizer step, over all ranks")
     rows_per_micro_batch: int = option(32, "rows of one forward on one rank")
-    precision: Literal["fp32", "bf16", "fp16"] = option("bf16", "number format of forward and backward")
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "bf16", "number format of forward and backward"
+    )
     zero_stage: Literal[0, 1, 2] = option(1, "DeepSpeed ZeRO stage")
     backend: Literal["auto", "triton", "torch"] = option("auto", "which kernels to use")
     log_every: int = option(50, "steps between two log lines")
@@ -283,8 +287,9 @@ class TrainingSection:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        if self.max_minutes < 0:
-            yield f"max_minutes: must be 0 or more, got {self.max_minutes}"
+        for name in ("seed", "max_minutes"):
+            if getattr(self, name) < 0:
+                yield f"{name}: must be 0 or more, got {getattr(self, name)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,13 +317,16 @@ class SearchSection:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        for name in ("num_rounds", "max_parameters", "min_parameters", "max_flops"):
+        for name in ("seed", "num_rounds", "max_parameters", "min_parameters", "max_flops"):
             if getattr(self, name) < 0:
                 yield f"{name}: must be 0 or more, got {getattr(self, name)}"
         if not 0.0 <= self.drop_fraction < 1.0:
             yield f"drop_fraction: must be in [0, 1), got {self.drop_fraction}"
         if self.max_parameters and self.min_parameters > self.max_parameters:
-            yield f"min_parameters: {self.min_parameters} is above max_parameters {self.max_parameters}"
+            yield (
+                f"min_parameters: {self.min_parameters} is above "
+                f"max_parameters {self.max_parameters}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -328,7 +336,9 @@ class FinetuneSection:
     tasks: tuple[str, ...] = option(
         ("embedded",), "cola sst2 mrpc stsb qqp mnli qnli rte wnli, or 'embedded' (offline)"
     )
-    data: str = option("", "folder of GLUE TSV files; empty = $MAGICBERT_DATA/glue, else `datasets`")
+    data: str = option(
+        "", "folder of GLUE TSV files; empty = $MAGICBERT_DATA/glue, else `datasets`"
+    )
     model: str = option("", "folder or hub id of the model; empty = the run's own export")
     learning_rates: tuple[float, ...] = option((1e-5, 2e-5, 3e-5), "grid of peak learning rates")
     seeds: tuple[int, ...] = option((0, 1, 2), "seeds of one setting")
@@ -338,19 +348,28 @@ class FinetuneSection:
     weight_decay: float = option(0.1, "decoupled weight decay")
     warmup_ratio: float = option(0.06, "share of the steps spent in warm-up")
     max_train_rows: int = option(0, "train on so many rows, chosen by a fixed seed; 0 = all")
-    mnli_warm_start: bool = option(True, "RTE, MRPC and STS-B start from the MNLI model if there is one")
+    mnli_warm_start: bool = option(
+        True, "RTE, MRPC and STS-B start from the MNLI model if there is one"
+    )
     trust_remote_code: bool = option(False, "run model code that comes with `model`")
-    max_minutes: float = option(0.0, "stop after so many minutes, keeping finished cells; 0 = no limit")
+    max_minutes: float = option(
+        0.0, "stop after so many minutes, keeping finished cells; 0 = no limit"
+    )
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
         for name in ("tasks", "learning_rates", "seeds"):
             if not getattr(self, name):
                 yield f"{name}: must not be empty"
-        for name in ("batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        if any(rate <= 0 for rate in self.learning_rates):
+        for name in ("batch_size", "max_length", "num_epochs"):
+            if getattr(self, name) <= 0:
+                yield f"{name}: must be above 0, got {getattr(self, name)}"
+        if min(self.learning_rates, default=1.0) <= 0:
             yield f"learning_rates: must be above 0, got {list(self.learning_rates)}"
-        if self.num_epochs <= 0:
-            yield f"num_epochs: must be above 0, got {self.num_epochs}"
+        if min(self.seeds, default=0) < 0:
+            yield f"seeds: must be 0 or more, got {list(self.seeds)}"
+        for name in ("weight_decay", "max_train_rows", "max_minutes"):
+            if getattr(self, name) < 0:
+                yield f"{name}: must be 0 or more, got {getattr(self, name)}"
+        if not 0.0 <= self.warmup_ratio <= 1.0:
+            yield f"warmup_ratio: must be in [0, 1], got {self.warmup_ratio}"
