@@ -29,7 +29,7 @@ class SearchSpace:
             raise UserError("a search space needs at least one layer")
         for index, names in enumerate(self.layers):
             if not names or len(set(names)) != len(names):
-                raise UserError(f"layer {index}: candidates must be distinct and not empty: {names}")
+                raise UserError(f"layer {index}: needs distinct candidates, got {list(names)}")
             Architecture(names)  # checks the names
 
     @classmethod

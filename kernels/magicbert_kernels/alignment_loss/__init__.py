@@ -1,0 +1,36 @@
+"""Block-wise squared error between a path's outputs and an anchor's (MAGIC-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from magicbert_kernels.alignment_loss.reference import alignment_sums_reference, check_inputs
+from magicbert_kernels.backend import Backend
+
+__all__ = ["alignment_sums", "alignment_sums_reference"]
+
+
+def alignment_sums(
+    outputs: Sequence[Tensor], anchors: Sequence[Tensor], valid: Tensor | None, backend: Backend
+) -> Tensor:
+    """Returns fp32 ``[num_blocks]``: per block, sum over valid positions of the mean over features.
+
+    Args:
+        outputs: one ``[..., features]`` per block, all of one shape, type and device.
+        anchors: the same for the anchor; they receive no gradient.
+        valid: bool ``[...]``, positions that count, or ``None`` for all; what stands elsewhere is
+            never read into the sums, not even NaN.
+        backend: ``triton`` or ``torch``, see `magicbert_kernels.backend.resolve_backend`.
+
+    Raises:
+        ValueError: shapes, types or devices differ.
+    """
+    check_inputs(outputs, anchors, valid)
+    if backend == "torch":
+        return alignment_sums_reference(outputs, anchors, valid)
+    # Triton is imported where it runs: the torch backend works without it.
+    from magicbert_kernels.alignment_loss.autograd import alignment_sums_triton
+
+    return alignment_sums_triton(outputs, anchors, valid)

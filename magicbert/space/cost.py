@@ -1,0 +1,120 @@
+"""What an architecture costs, exactly: a fixed part plus one addend per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from magicbert.errors import UserError
+from magicbert.space.architecture import Architecture
+from magicbert.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A cost, or a part of one.
+
+    Attributes:
+        parameters: number of trained values.
+        flops: floating-point operations of one forward of one full row (a multiply-add is two).
+    """
+
+    parameters: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.parameters + other.parameters, self.flops + other.flops)
+
+    def __str__(self) -> str:
+        return f"{self.parameters:,} parameters and {self.flops:.4g} FLOPs"
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Adds up what the operators of a path cost.
+
+    Attributes:
+        operators: cost of each operator, whichever layer holds it.
+        fixed: what every architecture pays (embeddings).
+    """
+
+    operators: Mapping[str, Cost]
+    fixed: Cost
+
+    def of_operator(self, name: str) -> Cost:
+        """Returns the cost of one operator.
+
+        Raises:
+            UserError: the operator has no entry.
+        """
+        if name not in self.operators:
+            known = ", ".join(sorted(self.operators))
+            raise UserError(f"operator {name!r} has no known cost; known: {known}")
+        return self.operators[name]
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Returns the whole cost of an architecture."""
+        return sum((self.of_operator(name) for name in architecture), start=self.fixed)
+
+    def by_operator(self, architecture: Architecture) -> dict[str, Cost]:
+        """Returns what each operator costs over all layers that hold it, without the fixed part."""
+        totals: dict[str, Cost] = {}
+        for name in architecture:
+            totals[name] = totals.get(name, Cost()) + self.of_operator(name)
+        return totals
+
+    def range(self, space: SearchSpace) -> tuple[Cost, Cost]:
+        """Returns the least and the largest of each figure over a space.
+
+        The figures are bounded one by one: an architecture with both minima need not exist.
+        """
+        low, high = self.fixed, self.fixed
+        for names in space.layers:
+            costs = [self.of_operator(name) for name in names]
+            low += Cost(min(c.parameters for c in costs), min(c.flops for c in costs))
+            high += Cost(max(c.parameters for c in costs), max(c.flops for c in costs))
+        return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a cost, all inclusive; 0 = no bound.
+
+    Attributes:
+        max_parameters: most parameters.
+        min_parameters: fewest parameters.
+        max_flops: most FLOPs of one row.
+    """
+
+    max_parameters: int = 0
+    min_parameters: int = 0
+    max_flops: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.max_parameters or self.min_parameters or self.max_flops)
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value:,}"
+            for name, value in self._given()
+        )
+
+    def admits(self, cost: Cost) -> bool:
+        """Returns whether a cost keeps every bound."""
+        return self.excess(cost) == 0.0
+
+    def excess(self, cost: Cost) -> float:
+        """Returns by how much the bounds are missed: the sum of the relative excesses."""
+        excess = 0.0
+        if self.max_parameters and cost.parameters > self.max_parameters:
+            excess += cost.parameters / self.max_parameters - 1
+        if self.min_parameters and cost.parameters < self.min_parameters:
+            excess += 1 - cost.parameters / self.min_parameters
+        if self.max_flops and cost.flops > self.max_flops:
+            excess += cost.flops / self.max_flops - 1
+        return excess
+
+    def _given(self) -> Iterator[tuple[str, int | float]]:
+        for name in ("max_parameters", "min_parameters", "max_flops"):
+            if getattr(self, name):
+                yield name, getattr(self, name)

@@ -1,0 +1,186 @@
+"""MAGIC-A's anchor: the path that the others are aligned to, and when it is replaced.
+
+Policies decide from scores alone. They score with the weights of the moment, the old anchor
+included: a stored score would favour whichever path was measured later. With several
+ranks the score passed in must be the same everywhere (all-reduced), then all ranks decide alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from magicbert.config.sections import AlignmentSection
+from magicbert.space import Architecture, SearchSpace
+from magicbert.space.randomness import keyed_generator
+
+ScorePath = Callable[[Architecture], float]
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorEvent:
+    """One comparison.
+
+    Attributes:
+        step: step (from 0) after which it took place.
+        anchor: the anchor before the comparison.
+        score: its dev accuracy with the weights of this step.
+        challenger: the path that stood against it; the anchor from now on if ``replaced``.
+        challenger_score: its dev accuracy with the same weights.
+        replaced: whether the challenger took over.
+        rank_percent: the old anchor's rank in the pool (0 = best), where there is a pool.
+    """
+
+    step: int
+    anchor: Architecture
+    score: float
+    challenger: Architecture
+    challenger_score: float
+    replaced: bool
+    rank_percent: float | None = None
+
+
+class AnchorPolicy(ABC):
+    """Holds the anchor; the first path of the run is the first one.
+
+    Args:
+        space: paths that can be anchors.
+        every: M, steps between two comparisons; 1 is the paper's literal rule.
+
+    Attributes:
+        anchor: the current anchor; ``None`` until the first step is through.
+    """
+
+    def __init__(self, space: SearchSpace, every: int) -> None:
+        self.space = space
+        self.every = every
+        self.anchor: Architecture | None = None
+
+    def update(self, step: int, sampled: Architecture, score: ScorePath) -> AnchorEvent | None:
+        """Takes note of a finished step; compares after every M-th one.
+
+        Args:
+            step: the step that was just made, from 0.
+            sampled: its path.
+            score: dev accuracy of a path with the weights after the step.
+
+        Returns:
+            What was compared, or ``None`` if this step called for no comparison.
+        """
+        if self.anchor is None:
+            self.anchor = sampled
+            return None
+        if (step + 1) % self.every:
+            return None
+        event = self.compare(step, self.anchor, sampled, score)
+        if event is not None and event.replaced:
+            self.anchor = event.challenger
+        return event
+
+    @abstractmethod
+    def compare(
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+    ) -> AnchorEvent | None:
+        """Decides whether another path takes over; changes nothing itself."""
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint must hold, as JSON data."""
+        return {"anchor": None if self.anchor is None else str(self.anchor)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned.
+
+        Raises:
+            UserError: the anchor is of another space.
+        """
+        text = state["anchor"]
+        anchor = None if text is None else Architecture.parse(text)
+        if anchor is not None:
+            self.space.check(anchor)
+        self.anchor = anchor
+
+
+class BestAnchor(AnchorPolicy):
+    """The best path so far: the sampled path takes over if it scores higher (MAGIC 4.2)."""
+
+    def compare(
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+    ) -> AnchorEvent | None:
+        """Compares the anchor with the sampled path, both with the weights as they are."""
+        if sampled == anchor:
+            return None
+        anchor_score, sampled_score = score(anchor), score(sampled)
+        replaced = sampled_score > anchor_score
+        return AnchorEvent(step, anchor, anchor_score, sampled, sampled_score, replaced)
+
+
+class TopPercentAnchor(AnchorPolicy):
+    """The path at the top p percent of a sampled pool (MAGIC 5.3, the anchor-quality analysis).
+
+    The pool and the old anchor are ranked with the weights as they are. The anchor stays while its
+    rank is within (p +- r) percent; otherwise the path at p percent takes over.
+
+    Args:
+        space: where the pool is sampled.
+        every: steps between two comparisons.
+        seed: with the step, it decides the pool.
+        top_percent: p, 0 = the best of the pool.
+        tolerance: r.
+        pool_size: sampled paths; a space that is not larger is taken whole.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        every: int,
+        *,
+        seed: int,
+        top_percent: float,
+        tolerance: float,
+        pool_size: int,
+    ) -> None:
+        super().__init__(space, every)
+        self.seed = seed
+        self.top_percent = top_percent
+        self.tolerance = tolerance
+        self.pool_size = pool_size
+
+    def compare(
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+    ) -> AnchorEvent | None:
+        """Ranks the pool and the anchor; the sampled path plays no part."""
+        scores = {path: score(path) for path in sorted({anchor, *self.pool(step)})}
+        ranking = sorted(scores, key=lambda path: (-scores[path], path))
+        last = len(ranking) - 1
+        if last == 0:
+            return None
+        challenger = ranking[round(self.top_percent / 100 * last)]
+        rank_percent = 100 * ranking.index(anchor) / last
+        is_outside = abs(rank_percent - self.top_percent) > self.tolerance
+        replaced = is_outside and challenger != anchor
+        return AnchorEvent(
+            step, anchor, scores[anchor], challenger, scores[challenger], replaced, rank_percent
+        )
+
+    def pool(self, step: int) -> list[Architecture]:
+        """Returns the paths to be ranked after ``step``: a pure function of (seed, step)."""
+        if self.space.count() <= self.pool_size:
+            return list(self.space.enumerate())
+        generator = keyed_generator(self.seed, "anchor-pool", step)
+        return [self.space.sample(generator) for _ in range(self.pool_size)]
+
+
+def build_anchor_policy(section: AlignmentSection, space: SearchSpace, seed: int) -> AnchorPolicy:
+    """Returns the policy that a configuration asks for."""
+    if section.anchor == "best":
+        return BestAnchor(space, section.every)
+    return TopPercentAnchor(
+        space,
+        section.every,
+        seed=seed,
+        top_percent=section.top_percent,
+        tolerance=section.tolerance,
+        pool_size=section.pool_size,
+    )

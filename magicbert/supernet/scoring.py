@@ -1,0 +1,90 @@
+"""What a path is worth with the weights as they are: its loss and accuracy on fixed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from magicbert.errors import UserError
+from magicbert.space import Architecture
+from magicbert.supernet.objective import Objective
+from magicbert.supernet.supernet import Supernet
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Sums over the loss terms of the batches; sums of two parts can be added.
+
+    Attributes:
+        loss_sum: sum of the losses, in nats.
+        correct: terms predicted right.
+        count: number of terms.
+    """
+
+    loss_sum: float
+    correct: int
+    count: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(
+            self.loss_sum + other.loss_sum, self.correct + other.correct, self.count + other.count
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per term, in nats."""
+        return self.loss_sum / self._terms()
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the terms predicted right."""
+        return self.correct / self._terms()
+
+    def _terms(self) -> int:
+        if self.count == 0:
+            raise UserError("the dev batches hold nothing to predict: give more of them")
+        return self.count
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Runs the block in eval mode without gradients; every submodule's own mode comes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def score(
+    supernet: Supernet, objective: Objective, batches: Sequence[Any], architecture: Architecture
+) -> Score:
+    """Scores one path with the current weights, dropout off.
+
+    The sums stay on the device until the last batch is through: one host sync per path.
+
+    Args:
+        supernet: its device is where the batches are moved to.
+        objective: must report ``correct``.
+        batches: fixed batches of the held-out split.
+        architecture: the path.
+    """
+    supernet.space.check(architecture)
+    device = next(supernet.parameters()).device
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    count = 0
+    with evaluation_mode(supernet):
+        for batch in batches:
+            result = objective(supernet, batch.to(device), architecture)
+            sums += torch.stack([result.loss_sum.double(), result.metrics["correct"].double()])
+            count += result.count
+    loss_sum, correct = sums.tolist()
+    return Score(loss_sum, round(correct), count)
