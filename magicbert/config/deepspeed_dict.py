@@ -1,0 +1,52 @@
+"""The one place that writes the DeepSpeed dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from magicbert.config.sections import OptimizerSection, TrainingSection
+
+LARGEST_BUCKET = 50_000_000  # elements; 200 MB of fp32
+
+
+def deepspeed_dict(
+    training: TrainingSection, optimizer: OptimizerSection, *, num_ranks: int, num_parameters: int
+) -> dict[str, Any]:
+    """Returns the configuration of the DeepSpeed engine.
+
+    Gradients are *summed*, over micro-batches and ranks, in fp32: the loop divides the loss by
+    the global number of terms, so DeepSpeed's mean over ranks is switched off here (and its
+    division by the accumulation steps where ``engine.backward`` is called).
+
+    Args:
+        training: batch sizes, precision and ZeRO stage.
+        optimizer: the clipping norm; AdamW itself is built by `magicbert.training.engine`.
+        num_ranks: data-parallel ranks.
+        num_parameters: parameters of the model; no bucket need be larger.
+    """
+    return {
+        "train_batch_size": training.rows_per_step,
+        "train_micro_batch_size_per_gpu": training.rows_per_micro_batch,
+        "gradient_accumulation_steps": num_micro_batches(training, num_ranks),
+        "gradient_allreduce_op": "sum",
+        "gradient_clipping": optimizer.clip_norm,
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": {
+            "stage": training.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": False,
+            "reduce_bucket_size": min(num_parameters, LARGEST_BUCKET),
+        },
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": training.precision == "bf16"},
+        "fp16": {"enabled": training.precision == "fp16", "initial_scale_power": 16},
+        # DeepSpeed prints nothing of its own; the loop reports.
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+
+
+def num_micro_batches(training: TrainingSection, num_ranks: int) -> int:
+    """Returns the micro-batches of one rank in one optimizer step."""
+    return training.rows_per_step // (training.rows_per_micro_batch * num_ranks)

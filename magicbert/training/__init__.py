@@ -1,0 +1,1 @@
+"""Training on the DeepSpeed engine: path-sparse optimizers, the loop, checkpoints, launching."""

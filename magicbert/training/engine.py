@@ -1,0 +1,98 @@
+"""A DeepSpeed engine for one supernet, in the sparse policy or, to compare, the stock one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import deepspeed
+import torch
+from torch import Tensor
+
+from magicbert.config.deepspeed_dict import deepspeed_dict
+from magicbert.config.sections import OptimizerSection, TrainingSection
+from magicbert.space import Architecture
+from magicbert.training.module import TrainingModule
+from magicbert.training.path_sparse import build_path_sparse_engine, parameter_groups
+
+Policy = Literal["path-sparse", "stock"]
+
+
+class TrainingEngine:
+    """One optimizer step at a time over DeepSpeed's engine.
+
+    Args:
+        module: supernet and losses; cast to the training precision.
+        training: batch sizes, precision and ZeRO stage.
+        optimizer: AdamW's settings.
+        num_ranks: ranks of the process group, which must stand.
+        policy: ``path-sparse``, or ``stock`` for DeepSpeed as it comes, which also moves
+            operators that were not sampled (kept to measure and to test against).
+    """
+
+    def __init__(
+        self,
+        module: TrainingModule,
+        training: TrainingSection,
+        optimizer: OptimizerSection,
+        *,
+        num_ranks: int,
+        policy: Policy = "path-sparse",
+    ) -> None:
+        self.module = module
+        groups = parameter_groups(module.supernet, optimizer.weight_decay)
+        adamw = torch.optim.AdamW(
+            groups,
+            lr=optimizer.learning_rate,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.epsilon,
+            fused=True,
+        )
+        config = deepspeed_dict(
+            training,
+            optimizer,
+            num_ranks=num_ranks,
+            num_parameters=sum(p.numel() for p in module.parameters()),
+        )
+        if policy == "stock":
+            # Stock stages 0 and 1 know no bf16 gradients summed in fp32.
+            config.pop("data_types")
+            self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=config)
+        else:
+            self.engine = build_path_sparse_engine(module, adamw, config)
+        self._begin: Callable[[Architecture], None] = getattr(
+            self.engine, "begin_step", lambda architecture: None
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model stands."""
+        return torch.device(self.engine.device)
+
+    @property
+    def optimizer(self) -> Any:
+        """DeepSpeed's optimizer wrapper."""
+        return self.engine.optimizer
+
+    def begin_step(self, architecture: Architecture, learning_rate: float) -> None:
+        """Opens an optimizer step on one path."""
+        self._begin(architecture)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of one micro-batch; the last one reduces them over ranks.
+
+        The loss arrives divided by the global count, so DeepSpeed must not divide again.
+        """
+        self.engine.backward(loss, scale_wrt_gas=False)
+
+    def forward(self, *inputs: Any, is_last: bool) -> Any:
+        """Runs the module; ``is_last`` says that the step's last micro-batch is coming."""
+        self.engine.set_gradient_accumulation_boundary(is_last)
+        return self.engine(*inputs)
+
+    def step(self) -> Tensor:
+        """Updates the path's weights; returns the gradient norm, on the device."""
+        self.engine.step()
+        return torch.as_tensor(self.engine.get_global_grad_norm())

@@ -1,0 +1,84 @@
+"""What ``engine.forward`` runs: one path's task loss and, if asked, its alignment loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from magicbert.config.sections import AlignmentSection
+from magicbert.space import Architecture
+from magicbert.supernet.alignment import alignment_sums, combine_blocks
+from magicbert.supernet.objective import Objective
+from magicbert.supernet.scoring import evaluation_mode
+from magicbert.supernet.supernet import Supernet, block_ends
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What is the same for every rank and micro-batch of one optimizer step.
+
+    Attributes:
+        step: number of the step, from 0.
+        architecture: the sampled path.
+        anchor: the path it is aligned to; ``None`` = no alignment in this step.
+        count: loss terms over all ranks and micro-batches.
+        num_positions: valid positions over all ranks and micro-batches.
+    """
+
+    step: int
+    architecture: Architecture
+    anchor: Architecture | None
+    count: int
+    num_positions: int
+
+
+class TrainingModule(nn.Module):
+    """Supernet, objective and alignment behind one ``forward``.
+
+    Args:
+        supernet: the model; its parameters are the module's only ones.
+        objective: the task loss.
+        alignment: MAGIC-A's settings.
+        backend: which alignment kernel to use.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        objective: Objective,
+        alignment: AlignmentSection,
+        backend: Literal["triton", "torch"] = "torch",
+    ) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.objective = objective
+        self.alignment = alignment
+        self.backend = backend
+        num_layers = supernet.space.num_layers
+        self.block_ends = block_ends(num_layers, min(alignment.num_blocks, num_layers))
+
+    def forward(self, batch: Any, plan: StepPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the losses of one micro-batch, each divided by its global count.
+
+        Summed over micro-batches and ranks, the parts are the means of the step.
+
+        Returns:
+            The scalar to differentiate, then detached: the task loss, and the alignment loss
+            before its weight (zero where there is no anchor). A plain tuple, because DeepSpeed
+            hangs its hooks on the tensors of one.
+        """
+        if plan.anchor is None:
+            loss = self.objective(self.supernet, batch, plan.architecture)
+            task = loss.loss_sum / max(plan.count, 1)
+            return task, task.detach(), torch.zeros_like(task)
+        with evaluation_mode(self.supernet):
+            anchors = self.supernet(batch, plan.anchor, self.block_ends).block_outputs
+        loss = self.objective(self.supernet, batch, plan.architecture, self.block_ends)
+        task = loss.loss_sum / max(plan.count, 1)
+        output = loss.output
+        sums = alignment_sums(output.block_outputs, anchors, output.valid, self.backend)
+        aligned = combine_blocks(sums / max(plan.num_positions, 1), self.alignment.form)
+        return task + self.alignment.weight * aligned, task.detach(), aligned.detach()

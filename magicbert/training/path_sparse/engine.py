@@ -1,0 +1,92 @@
+"""DeepSpeed's engine with the path-sparse optimizers in the place of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.engine import ZERO_OPTIMIZATION, DeepSpeedEngine
+from deepspeed.utils.timer import NoopTimer
+from torch import nn
+
+from magicbert.space import Architecture
+from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
+from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
+from magicbert.training.path_sparse.versions import check_deepspeed_version
+
+
+class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
+    """``deepspeed.DeepSpeedEngine`` that builds a path-sparse optimizer at stages 0, 1 and 2."""
+
+    def begin_step(self, architecture: Architecture) -> None:
+        """Names the path of the coming step; every rank must name the same."""
+        self.optimizer.begin_step(architecture)
+
+    def clip_fp32_gradients(self) -> None:
+        """Does nothing: the optimizers clip within their step, in every precision."""
+
+    def _do_optimizer_sanity_check(self, basic_optimizer: torch.optim.Optimizer) -> str:
+        # DeepSpeed would choose other wrappers for stage 0 and for bf16 summed in fp32.
+        return str(ZERO_OPTIMIZATION)
+
+    def _configure_zero_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+        stage = self.zero_optimization_stage()
+        loss_scale = {
+            "static_loss_scale": self.loss_scale(),
+            "dynamic_scaling": self.dynamic_loss_scale(),
+            "dynamic_loss_args": self.dynamic_loss_scale_args(),
+        }
+        if stage == 0:
+            clip_norm = self.gradient_clipping()
+            return PathSparseReplicatedOptimizer(optimizer, clip_norm, loss_scale)
+        loss_scale["dynamic_loss_scale"] = loss_scale.pop("dynamic_scaling")
+        return PathSparseZeroOptimizer(
+            optimizer,
+            self.param_names,
+            timers=NoopTimer(),
+            optimizer_params=self.optimizer_params(),
+            clip_grad=self.gradient_clipping(),
+            contiguous_gradients=True,
+            reduce_bucket_size=self.zero_reduce_bucket_size(),
+            use_multi_rank_bucket_allreduce=self.zero_multi_rank_bucket_allreduce(),
+            allgather_bucket_size=self.zero_allgather_bucket_size(),
+            dp_process_group=self.seq_data_parallel_group,
+            reduce_scatter=self.zero_reduce_scatter(),
+            overlap_comm=False,
+            mpu=self.mpu,
+            gradient_average=self.gradient_average,
+            gradient_accumulation_steps=self.gradient_accumulation_steps(),
+            gradient_accumulation_dtype=torch.float32,
+            communication_data_type=self.communication_data_type,
+            partition_grads=stage == 2,
+            check_grad_overflow=False,
+            **loss_scale,
+        )
+
+
+def build_path_sparse_engine(
+    module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]
+) -> PathSparseEngine:
+    """Builds the engine as ``deepspeed.initialize`` does; the process group must stand.
+
+    Args:
+        module: what ``engine(...)`` runs; it is cast to the precision in ``config``.
+        optimizer: fused AdamW over `parameter_groups`.
+        config: the DeepSpeed dict.
+
+    Raises:
+        UserError: this version of DeepSpeed was not tested.
+    """
+    check_deepspeed_version()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    engine = PathSparseEngine(
+        args=None,
+        model=module,
+        optimizer=optimizer,
+        model_parameters=parameters,
+        config=config,
+        config_class=DeepSpeedConfig(config),
+    )
+    engine._configure_python_gc()
+    return engine
