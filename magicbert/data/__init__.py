@@ -1,0 +1,1 @@
+"""From raw text to batches of masked tokens: corpora, tokenizer, packed rows, order, masking."""
