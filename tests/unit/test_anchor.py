@@ -9,7 +9,7 @@ import pytest
 from magicbert.config.sections import AlignmentSection
 from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.anchor import BestAnchor, TopPercentAnchor, build_anchor_policy
+from magicbert.supernet.anchor import AnchorEvent, BestAnchor, TopPercentAnchor, build_anchor_policy
 
 SPACE = SearchSpace.uniform(2, ("a", "b", "c"))
 PATHS = list(SPACE.enumerate())
@@ -43,10 +43,7 @@ def test_a_better_path_takes_over_and_a_tie_does_not():
     assert not tie.replaced
     assert policy.anchor == PATHS[0]
     win = policy.update(2, PATHS[1], Scorer({PATHS[0]: 0.5, PATHS[1]: 0.6}))
-    assert win is not None
-    assert (win.step, win.anchor, win.score, win.challenger, win.challenger_score, win.replaced) == (
-        2, PATHS[0], 0.5, PATHS[1], 0.6, True,
-    )  # fmt: skip
+    assert win == AnchorEvent(2, PATHS[0], 0.5, PATHS[1], 0.6, replaced=True)
     assert policy.anchor == PATHS[1]
 
 

@@ -6,6 +6,7 @@ Walkers are independent (one seed each); seeds are fixed, so a pass is a pass fo
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -17,7 +18,7 @@ from scipy.stats import chisquare
 from magicbert.config.sections import SamplingSection
 from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.sampling import MagicTSampler, UniformSampler, build_sampler
+from magicbert.supernet.sampling import MagicTSampler, build_sampler
 
 
 def space_of(num_layers: int, num_candidates: int) -> SearchSpace:
@@ -59,7 +60,7 @@ def lumped_law(num_layers: int, num_candidates: int, num_steps: int) -> np.ndarr
 @pytest.mark.parametrize("num_changes", [1, 2, 5, 24])
 def test_consecutive_paths_differ_in_exactly_k_layers(num_changes):
     steps = walk(MagicTSampler(space_of(24, 4), 7, num_changes), 300)
-    assert {a.distance(b) for a, b in zip(steps, steps[1:], strict=False)} == {num_changes}
+    assert {a.distance(b) for a, b in itertools.pairwise(steps)} == {num_changes}
 
 
 @pytest.mark.parametrize(("num_candidates", "num_changes"), [(6, 1), (4, 3), (2, 1), (2, 4)])
@@ -143,14 +144,14 @@ def test_first_path_is_drawn_from_the_whole_space():
 def test_layers_without_a_choice_are_left_alone():
     space = SearchSpace((("a", "b", "c"), ("a",), ("a", "b", "c")))
     steps = walk(MagicTSampler(space, 0, 2), 50)
-    assert all(a.distance(b) == 2 and a[1] == "a" for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a.distance(b) == 2 and a[1] == "a" for a, b in itertools.pairwise(steps))
 
 
 def test_a_layer_with_two_operators_makes_the_walk_lazy():
     """Without it, two-operator layers alternate: the start could recur at even steps only."""
     space = space_of(3, 2)
     steps = walk(MagicTSampler(space, 0, 1), 300)
-    distances = Counter(a.distance(b) for a, b in zip(steps, steps[1:], strict=False))
+    distances = Counter(a.distance(b) for a, b in itertools.pairwise(steps))
     assert set(distances) == {0, 1}
     returns = {t % 2 for t, path in enumerate(steps) if path == steps[0]}
     assert returns == {0, 1}
