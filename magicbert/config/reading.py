@@ -130,7 +130,7 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
         path = f"{prefix}.{name}" if prefix else name
         if name not in fields:
             problems.append(f"{path}: unknown option{suggestion(name, fields)}")
-            doubtful.update(difflib.get_close_matches(name, fields, n=1))
+            doubtful.update(meant_fields(name, hints, tree))
         elif dataclasses.is_dataclass(hints[name]):
             section = typing.cast(type, hints[name])
             values[name] = build(section, value, path, problems, doubtful)
@@ -141,6 +141,14 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
                 problems.append(f"{path}: {error}")
                 doubtful.add(name)
     return kind(**values)
+
+
+def meant_fields(name: str, hints: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
+    """Returns the fields that a misspelled name was to set, as far as can be told."""
+    close = [field for field in difflib.get_close_matches(name, hints, n=1) if field not in tree]
+    if close and dataclasses.is_dataclass(hints[close[0]]):
+        return [field.name for field in dataclasses.fields(hints[close[0]])]
+    return close
 
 
 def convert(hint: Any, value: Any) -> Any:
