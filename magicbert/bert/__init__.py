@@ -1,0 +1,1 @@
+"""The BERT tenant: operators on text, the supernet over them, and its objectives."""

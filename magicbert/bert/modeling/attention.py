@@ -1,0 +1,87 @@
+"""Multi-head self-attention, ``mha{heads}``.
+
+Shape suffixes: B rows, S positions, H hidden, A heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .configuration_magicbert import MagicBertConfig
+from .initialization import xavier_bound
+from .operator_base import Operator
+from .segments import Segments
+
+
+class AttentionProjection(nn.Linear):
+    """Several equally wide projections in one matrix, each initialised on its own.
+
+    Args:
+        hidden_size: width of input and of each projection.
+        num_parts: projections in the matrix.
+        gain: of the Xavier-uniform distribution.
+    """
+
+    def __init__(self, hidden_size: int, num_parts: int, gain: float) -> None:
+        super().__init__(hidden_size, num_parts * hidden_size)
+        self.bound = xavier_bound(hidden_size, hidden_size, gain)
+
+    def initialize(self, std: float) -> None:
+        """Fills the weights; ``std`` is not used."""
+        nn.init.uniform_(self.weight, -self.bound, self.bound)
+        nn.init.zeros_(self.bias)
+
+
+class Attention(Operator):
+    """``LN(x + Dropout(O softmax(Q K^T / sqrt(D)) V))`` with a fused Q, K, V projection."""
+
+    pattern = re.compile(r"mha(\d+)")
+    form = "mha{heads}"
+    example = "mha12"
+
+    def __init__(self, config: MagicBertConfig, num_heads: int) -> None:
+        super().__init__()
+        hidden_size = config.hidden_size
+        self.num_heads = num_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.query_key_value = AttentionProjection(hidden_size, 3, gain=1 / math.sqrt(2))
+        self.output = AttentionProjection(hidden_size, 1, gain=1.0)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+
+    @classmethod
+    def sizes(cls, match: re.Match[str], hidden_size: int) -> dict[str, int]:
+        """Reads the number of heads, which must divide the hidden size."""
+        num_heads = int(match[1])
+        if num_heads < 1 or hidden_size % num_heads:
+            fitting = [n for n in range(1, 65) if hidden_size % n == 0]
+            raise ValueError(
+                f"operator {match[0]!r}: {num_heads} heads do not divide hidden size "
+                f"{hidden_size}; use one of {', '.join(f'mha{n}' for n in fitting)}"
+            )
+        return {"num_heads": num_heads}
+
+    def flops(self, length: int) -> int:
+        """Four projections, and two products of length x length per head."""
+        hidden_size = self.output.in_features
+        return 8 * length * hidden_size**2 + 4 * length**2 * hidden_size
+
+    def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
+        """Returns the next hidden state; a position sees its own segment only."""
+        shape = hidden_BSH.shape
+        fused_BS3AD = self.query_key_value(hidden_BSH).view(*shape[:2], 3, self.num_heads, -1)
+        query_BASD, key_BASD, value_BASD = fused_BS3AD.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed_BASD = F.scaled_dot_product_attention(
+            query_BASD,
+            key_BASD,
+            value_BASD,
+            attn_mask=segments.attention_mask,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        mixed_BSH = mixed_BASD.transpose(1, 2).reshape(shape)
+        next_BSH: Tensor = self.norm(hidden_BSH + self.dropout(self.output(mixed_BSH)))
+        return next_BSH

@@ -1,0 +1,60 @@
+"""Configuration of a MagicBERT encoder: a chain of named operators of one width."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from transformers import PreTrainedConfig
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_magicbert.MagicBertConfig",
+    "AutoModel": "modeling_magicbert.MagicBertModel",
+    "AutoModelForMaskedLM": "modeling_magicbert.MagicBertForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_magicbert.MagicBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_magicbert.MagicBertForTokenClassification",
+    "AutoModelForQuestionAnswering": "modeling_magicbert.MagicBertForQuestionAnswering",
+}
+"""What ``config.json`` of an exported folder says about where the classes are."""
+
+
+class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
+    """Sizes, dropout and architecture of an encoder.
+
+    Attributes:
+        architecture: one operator name per layer joined by ``-``, such as ``mha12-ffn-conv3``.
+        vocab_size: rows of the token table.
+        hidden_size: width of the residual stream.
+        max_position_embeddings: longest sequence.
+        hidden_dropout_prob: dropout of embeddings, operator outputs and heads.
+        attention_probs_dropout_prob: dropout of the attention weights.
+        classifier_dropout: dropout of fine-tuning heads; ``None`` = ``hidden_dropout_prob``.
+        initializer_range: standard deviation of new embeddings, feed-forward layers and heads.
+        layer_norm_eps: epsilon of every layer norm.
+        pad_token_id: id of the padding token.
+        tie_word_embeddings: the masked-language head shares the token table.
+    """
+
+    model_type = "magicbert"
+    attribute_map: ClassVar[dict[str, str]] = {}
+
+    architecture: str = "-".join(("mha12", "ffn") * 12)
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    max_position_embeddings: int = 512
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Operator names, first layer first."""
+        return tuple(self.architecture.split("-")) if self.architecture else ()
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of layers."""
+        return len(self.operators)

@@ -1,0 +1,108 @@
+"""Which positions of a batch belong together: padding, single documents and packed documents.
+
+Shape suffixes: B rows, S positions of a row, 1 a broadcast axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What operators need to know about a batch, built once per forward.
+
+    Positions with the same id in a row form a segment; attention and convolution never leave it.
+    Attributes that a batch does not need are ``None``, and operators then skip the work.
+
+    Attributes:
+        ids: ``[B, S]``, 0 = padding, 1.. = the document, ascending in a row; ``None`` = every row
+            is one full segment.
+        position_ids: ``[B, S]``, counted from the start of each segment; ``[1, S]`` if all rows
+            agree.
+        valid: ``[B, S]``, ``True`` where there is no padding; ``None`` = everywhere.
+        attention_mask: ``True`` where a query (third axis) may see a key (last axis),
+            ``[B, 1, 1, S]`` or ``[B, 1, S, S]``; ``None`` = everywhere.
+        is_packed: some row holds several segments.
+    """
+
+    ids: Tensor | None
+    position_ids: Tensor
+    valid: Tensor | None
+    attention_mask: Tensor | None
+    is_packed: bool
+    _linked: dict[tuple[int, torch.dtype], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @classmethod
+    def full(cls, length: int, device: torch.device) -> Segments:
+        """Returns the segments of rows that are one document without padding."""
+        return cls(None, torch.arange(length, device=device)[None], None, None, False)
+
+    @classmethod
+    def of_ids(cls, ids_BS: Tensor) -> Segments:
+        """Reads segment ids; looks at the data once (one synchronisation on a GPU).
+
+        Args:
+            ids_BS: integer ids, 0 = padding.
+        """
+        valid_BS = ids_BS > 0
+        is_other_BS = valid_BS & (ids_BS != ids_BS.amax(1, keepdim=True))
+        has_padding, is_packed = torch.stack([~valid_BS.all(), is_other_BS.any()]).tolist()
+        if not has_padding and not is_packed:
+            return cls.full(ids_BS.shape[1], ids_BS.device)
+        return cls(
+            ids_BS,
+            _restarting_positions(ids_BS),
+            valid_BS if has_padding else None,
+            _same_segment(ids_BS) if is_packed else _visible_keys(valid_BS),
+            is_packed,
+        )
+
+    def hide_padding(self, hidden_BSH: Tensor) -> Tensor:
+        """Returns ``hidden_BSH`` with zeros at padded positions."""
+        if self.valid is None:
+            return hidden_BSH
+        return hidden_BSH.masked_fill(~self.valid[..., None], 0.0)
+
+    def linked(self, offset: int, dtype: torch.dtype) -> Tensor | None:
+        """Returns 1 where position ``s`` and ``s + offset`` share a segment, else 0.
+
+        Args:
+            offset: distance, at least 1.
+            dtype: of the result.
+
+        Returns:
+            ``[B, S - offset, 1]``, or ``None`` where every row is one segment.
+        """
+        if not self.is_packed or self.ids is None:
+            return None
+        key = (offset, dtype)
+        if key not in self._linked:
+            same = self.ids[:, offset:] == self.ids[:, :-offset]
+            self._linked[key] = same[..., None].to(dtype)
+        return self._linked[key]
+
+
+def _restarting_positions(ids_BS: Tensor) -> Tensor:
+    """Counts positions from the start of each segment; a hole inside a segment keeps counting."""
+    running_BS = ids_BS.cummax(1).values
+    index_S = torch.arange(ids_BS.shape[1], device=ids_BS.device)
+    is_start_BS = torch.ones_like(ids_BS, dtype=torch.bool)
+    is_start_BS[:, 1:] = running_BS[:, 1:] != running_BS[:, :-1]
+    start_BS = torch.where(is_start_BS, index_S, 0).cummax(1).values
+    return index_S - start_BS
+
+
+def _same_segment(ids_BS: Tensor) -> Tensor:
+    """Padding sees padding, so no query is left without a key (softmax of nothing is NaN)."""
+    return (ids_BS[:, :, None] == ids_BS[:, None, :])[:, None]
+
+
+def _visible_keys(valid_BS: Tensor) -> Tensor:
+    """A row of nothing but padding sees itself, for the same reason."""
+    return (valid_BS | ~valid_BS.any(1, keepdim=True))[:, None, None]

@@ -1,0 +1,1 @@
+"""What a BERT supernet is trained on."""

@@ -1,0 +1,41 @@
+"""Masked language modelling (BERT 3.1): cross-entropy of the hidden tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+
+from magicbert.bert.supernet import BertSupernet
+from magicbert.data.batch import TokenBatch
+from magicbert.space import Architecture
+from magicbert.supernet.objective import LossOutput
+from magicbert.supernet.supernet import Supernet
+
+
+class MaskedLanguageModeling:
+    """The objective over batches that name their predicted positions and labels."""
+
+    def count(self, batch: TokenBatch) -> int:
+        """Returns the number of predicted positions."""
+        return len(batch.predicted_positions)
+
+    def num_tokens(self, batch: TokenBatch) -> int:
+        """Returns the number of positions that are not padding."""
+        return int((batch.segment_ids > 0).sum())
+
+    def __call__(
+        self,
+        supernet: Supernet,
+        batch: TokenBatch,
+        architecture: Architecture,
+        block_ends: Sequence[int] = (),
+    ) -> LossOutput:
+        """Runs the path; the head sees the predicted positions only."""
+        output = supernet(batch, architecture, block_ends)
+        hidden = output.hidden.flatten(0, 1).index_select(0, batch.predicted_positions)
+        logits = cast(BertSupernet, supernet).predict(hidden).float()
+        loss_sum = F.cross_entropy(logits, batch.labels, reduction="sum")
+        correct = (logits.detach().argmax(-1) == batch.labels).sum()
+        return LossOutput(loss_sum, self.count(batch), output, {"correct": correct})

@@ -1,0 +1,106 @@
+"""The BERT supernet: shared embeddings and masked-language head, candidates per layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.modeling.embeddings import Embeddings
+from magicbert.bert.modeling.heads import PredictionTransform
+from magicbert.bert.modeling.initialization import initialize
+from magicbert.bert.modeling.operators import build_operator
+from magicbert.bert.modeling.segments import Segments
+from magicbert.bert.spaces import check_operators
+from magicbert.config.sections import ModelSection
+from magicbert.data.batch import TokenBatch
+from magicbert.space import SearchSpace
+from magicbert.supernet.supernet import Supernet
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class BertSupernet(Supernet):
+    """Every layer holds its candidates; embeddings and head are shared by all paths.
+
+    The modules are those of the exported encoder. Each candidate's initial weights depend on the
+    seed, its layer and its name alone: a supernet over fewer candidates starts from the same ones.
+
+    Args:
+        space: candidates per layer.
+        config: sizes; its ``architecture`` is not read.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, space: SearchSpace, config: MagicBertConfig, seed: int) -> None:
+        names = (name for candidates in space.layers for name in candidates)
+        check_operators(names, config.hidden_size, "space")
+
+        def build(key: str, factory: Callable[[], Module]) -> Module:
+            return seeded_module(factory, config.initializer_range, f"{seed}:{key}")
+
+        def candidate(layer: int, name: str) -> nn.Module:
+            return build(f"layers.{layer}.{name}", lambda: build_operator(name, config))
+
+        super().__init__(space, candidate)
+        self.config = config
+        self.embeddings = build("embeddings", lambda: Embeddings(config))
+        self.transform = build("transform", lambda: PredictionTransform(config))
+        # The decoder's weight is the token table; only its bias is a parameter of its own.
+        self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def enter(self, batch: TokenBatch) -> tuple[Tensor, Segments]:
+        """Returns the embedded batch and its segments."""
+        segments = Segments.of_ids(batch.segment_ids)
+        return self.embeddings(batch.input_ids, segments), segments
+
+    def valid_positions(self, context: Segments) -> Tensor | None:
+        """Returns where there is no padding; ``None`` = everywhere."""
+        return context.valid
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """Returns logits ``[M, vocabulary]`` of some positions' hidden states ``[M, hidden]``."""
+        return F.linear(self.transform(hidden), self.embeddings.tokens.weight, self.decoder_bias)
+
+
+def build_supernet(
+    space: SearchSpace, model: ModelSection, vocab_size: int, pad_token_id: int, *, seed: int
+) -> BertSupernet:
+    """Builds a supernet with new weights, which are a function of the seed.
+
+    Args:
+        space: candidates per layer; a space of one architecture makes a plain model.
+        model: sizes and dropout.
+        vocab_size: tokens of the prepared data.
+        pad_token_id: id of the padding token.
+        seed: of the initial weights.
+
+    Raises:
+        UserError: an operator is unknown or does not fit the hidden size.
+    """
+    config = MagicBertConfig(
+        architecture="",
+        vocab_size=vocab_size,
+        hidden_size=model.hidden_size,
+        max_position_embeddings=model.max_length,
+        hidden_dropout_prob=model.dropout,
+        attention_probs_dropout_prob=model.attention_dropout,
+        initializer_range=model.initializer_range,
+        pad_token_id=pad_token_id,
+    )
+    return BertSupernet(space, config, seed)
+
+
+def seeded_module(factory: Callable[[], Module], std: float, key: str) -> Module:
+    """Builds and initialises a module from a key, leaving the global generator as it was."""
+    digest = hashlib.sha256(key.encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8]) >> 1)
+        module = factory()
+        module.apply(lambda part: initialize(part, std))
+    return module
