@@ -1,0 +1,126 @@
+"""Token ids of a task's rows, made once per task, and their padding to the longest of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from magicbert.finetune.examples import Examples, PartExamples, TaskData
+from magicbert.finetune.tasks import Part, Task
+
+Row = dict[str, Any]
+
+
+class EncodedRows(Dataset[Row]):
+    """Rows as lists of token ids, with labels where there are any."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        """Returns one row."""
+        return self.rows[index]
+
+    def shortest_first(self) -> tuple[EncodedRows, list[int]]:
+        """Returns the rows ordered by length, and where each stood: batches need least padding."""
+        order = sorted(range(len(self)), key=lambda index: len(self.rows[index]["input_ids"]))
+        return EncodedRows([self.rows[index] for index in order]), order
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """The dev rows of one part, its labels, and the rows it is predicted on."""
+
+    part: Part
+    dev: EncodedRows
+    dev_labels: tuple[float, ...]
+    test: EncodedRows | None
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task ready for training."""
+
+    task: Task
+    train: EncodedRows
+    parts: tuple[EncodedPart, ...]
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Collates rows to ``[rows, longest]`` tensors, padded on the right.
+
+    Attributes:
+        pad_token_id: fills ``input_ids``.
+        is_regression: labels become floats.
+    """
+
+    pad_token_id: int
+    is_regression: bool
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Returns one batch; ``attention_mask`` is 1 on tokens and 0 on padding."""
+        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+        longest = int(lengths.max())
+        batch: dict[str, Tensor] = {
+            name: pad(rows, name, longest, self.pad_token_id if name == "input_ids" else 0)
+            for name in ("input_ids", "token_type_ids")
+            if name in rows[0]
+        }
+        batch["attention_mask"] = (torch.arange(longest) < lengths[:, None]).long()
+        if "labels" in rows[0]:
+            kind = torch.float32 if self.is_regression else torch.int64
+            batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=kind)
+        return batch
+
+
+def pad(rows: Sequence[Row], name: str, longest: int, filler: int) -> Tensor:
+    """Returns one field of the rows as ``[rows, longest]`` int64."""
+    return torch.tensor([row[name] + [filler] * (longest - len(row[name])) for row in rows])
+
+
+def encode_task(data: TaskData, tokenizer: Any, max_length: int) -> EncodedTask:
+    """Tokenises every split of a task; rows are cut at ``max_length``, the longer text first."""
+    parts = tuple(encode_part(item, tokenizer, max_length) for item in data.parts)
+    train = encode(data.train, tokenizer, max_length)
+    padding = Padding(tokenizer.pad_token_id, data.task.is_regression)
+    return EncodedTask(data.task, train, parts, padding)
+
+
+def encode_part(item: PartExamples, tokenizer: Any, max_length: int) -> EncodedPart:
+    """Tokenises the dev and test rows of one part."""
+    assert item.dev.labels is not None
+    test = None if item.test is None else encode(item.test, tokenizer, max_length)
+    return EncodedPart(item.part, encode(item.dev, tokenizer, max_length), item.dev.labels, test)
+
+
+def encode(examples: Examples, tokenizer: Any, max_length: int) -> EncodedRows:
+    """Tokenises one split."""
+    columns = [list(column) for column in examples.texts]
+    encoding = tokenizer(
+        *columns, truncation=True, max_length=max_length, return_attention_mask=False
+    )
+    rows: list[Row] = [
+        dict(zip(encoding.keys(), fields, strict=True))
+        for fields in zip(*encoding.values(), strict=True)
+    ]
+    if examples.labels is not None:
+        for row, label in zip(rows, examples.labels, strict=True):
+            row["labels"] = label
+    return EncodedRows(rows)
+
+
+def usable_length(wanted: int, tokenizer: Any, max_positions: int) -> int:
+    """Returns the row length that configuration, tokenizer and model all allow."""
+    limits = [wanted, tokenizer.model_max_length, max_positions or wanted]
+    return int(min(limits))

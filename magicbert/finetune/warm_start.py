@@ -1,0 +1,61 @@
+"""The best weights fine-tuned on MNLI, kept for the tasks that start from them (RoBERTa 5.1)."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from magicbert.finetune.pretrained import folder_identity
+from magicbert.records import read_record, write_record
+
+SCHEMA = "magicbert/finetune-weights/1"
+RECORD = "kept.json"
+
+
+class KeptWeights:
+    """A folder with the weights of the best MNLI cell so far.
+
+    Args:
+        folder: where they lie.
+        model_identity: of the pretrained model; weights of another model do not count.
+    """
+
+    def __init__(self, folder: Path, model_identity: str) -> None:
+        self.folder = folder
+        self.model_identity = model_identity
+
+    def offer(self, model: Any, row: Mapping[str, Any], settings_digest: str) -> None:
+        """Keeps a finished model if it is better than the kept one of the same settings."""
+        kept = self._read()
+        if kept and kept["settings"] == settings_digest and kept["score"] >= row["score"]:
+            return
+        aside = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            model.save_pretrained(aside)
+            payload = {
+                "model": self.model_identity,
+                "settings": settings_digest,
+                "score": row["score"],
+                "learning_rate": row["learning_rate"],
+                "seed": row["seed"],
+                "weights": folder_identity(aside),
+            }
+            write_record(aside / RECORD, SCHEMA, payload)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            aside.replace(self.folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def identity(self) -> str:
+        """Returns the digest of the kept weights; empty if there are none of this model."""
+        kept = self._read()
+        return "" if kept is None else str(kept["weights"])
+
+    def _read(self) -> dict[str, Any] | None:
+        if not (self.folder / RECORD).is_file():
+            return None
+        kept = read_record(self.folder / RECORD, SCHEMA)
+        return kept if kept["model"] == self.model_identity else None

@@ -1,0 +1,56 @@
+"""``magicbert finetune``: one model, several tasks, a grid of learning rates and seeds."""
+
+from __future__ import annotations
+
+import logging
+
+import transformers
+from rich.console import Console
+
+from magicbert.config.roots import FinetuneConfig
+from magicbert.finetune.grid import Grid
+from magicbert.finetune.pretrained import find_pretrained, load_tokenizer
+from magicbert.finetune.results import summary_table
+from magicbert.finetune.task_data import read_task
+from magicbert.finetune.tasks import find_tasks
+from magicbert.trail import Trail, stage_folder
+
+LOGGER = logging.getLogger("magicbert")
+
+
+def run(config: FinetuneConfig) -> None:
+    """Fine-tunes, and writes ``results.json`` and ``predictions/`` in the stage's folder.
+
+    Raises:
+        UserError: a task, a file or the model is wrong; found before anything is trained.
+    """
+    quieten_transformers()
+    settings = config.finetune
+    folder = stage_folder(config.run, "finetune")
+    tasks = find_tasks(settings.tasks, mnli_first=settings.mnli_warm_start)
+    start = find_pretrained(config)
+    tokenizer = load_tokenizer(start)
+    data = [read_task(task, settings, folder) for task in tasks]
+    with Trail(folder, config) as trail:
+        for item in data:
+            LOGGER.info(
+                "%s: %d training rows from %s",
+                item.task.name, len(item.train), item.train.source.name,
+            )  # fmt: skip
+        grid = Grid(trail, settings, start, tokenizer, data)
+        summary = grid.run()
+        Console().print(summary_table(f"Fine-tuning of {start.name}, dev scores x 100", summary))
+        if grid.is_finished:
+            LOGGER.info("results: %s", folder / "results.json")
+            return
+        LOGGER.info(
+            "stopped after finetune.max_minutes = %g with %d of %d cells done; run the same "
+            "command again to go on: finished cells are kept",
+            settings.max_minutes, len(grid.rows), grid.num_cells,
+        )  # fmt: skip
+
+
+def quieten_transformers() -> None:
+    """Keeps transformers' bars and its remarks on new heads out of the log."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
