@@ -125,12 +125,13 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
         doubtful.update(fields)
         return kind()
     hints = typing.get_type_hints(kind)
+    given: dict[str, Any] = tree or {}
     values = {}
-    for name, value in (tree or {}).items():
+    for name, value in given.items():
         path = f"{prefix}.{name}" if prefix else name
         if name not in fields:
             problems.append(f"{path}: unknown option{suggestion(name, fields)}")
-            doubtful.update(meant_fields(name, hints, tree))
+            doubtful.update(meant_fields(name, hints, given))
         elif dataclasses.is_dataclass(hints[name]):
             section = typing.cast(type, hints[name])
             values[name] = build(section, value, path, problems, doubtful)
