@@ -14,6 +14,7 @@ from magicbert.config.sections import OptimizerSection, TrainingSection
 from magicbert.space import Architecture
 from magicbert.training.module import TrainingModule
 from magicbert.training.path_sparse import build_path_sparse_engine, parameter_groups
+from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 
 Policy = Literal["path-sparse", "stock"]
 
@@ -96,3 +97,22 @@ class TrainingEngine:
         """Updates the path's weights; returns the gradient norm, on the device."""
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm())
+
+    def num_skipped_steps(self) -> float:
+        """Returns how many steps were skipped for a gradient that was not finite (waits)."""
+        skipped = self.engine.optimizer.update.num_skipped
+        return 0.0 if skipped is None else float(skipped)
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether every rank holds the whole optimizer state (stage 0)."""
+        return isinstance(self.engine.optimizer, PathSparseReplicatedOptimizer)
+
+    @torch.no_grad()
+    def restore_masters(self) -> None:
+        """Turns the model into its fp32 masters; training is over then."""
+        if self.engine.bfloat16_enabled() or self.engine.fp16_enabled():
+            weights = self.engine.optimizer.gather_masters()
+            self.module.float()
+            for parameter, value in weights.items():
+                parameter.data.copy_(value)

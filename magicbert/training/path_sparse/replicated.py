@@ -53,6 +53,11 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
         """The groups of AdamW, each with its flat master as the only parameter."""
         return self.optimizer.param_groups
 
+    @property
+    def state(self) -> Any:
+        """AdamW's moments and step counters by master."""
+        return self.optimizer.state
+
     @staticmethod
     def _flatten(parameters: list[Any]) -> Tensor:
         flat = torch.cat([parameter.detach().reshape(-1).float() for parameter in parameters])
@@ -76,8 +81,9 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
         for number in self.active:
             master = self.masters[number]
             total = self.gradients.setdefault(number, torch.zeros_like(master.detach()))
-            sizes = [parameter.numel() for parameter in self.bit16_groups[number]]
-            for parameter, part in zip(self.bit16_groups[number], total.split(sizes), strict=True):
+            parameters = self.bit16_groups[number]
+            sizes = [parameter.numel() for parameter in parameters]
+            for parameter, part in zip(parameters, torch.split(total, sizes), strict=True):
                 if parameter.grad is not None:
                     part.add_(parameter.grad.reshape(-1))
                     parameter.grad = None
@@ -99,7 +105,8 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
         """Copies masters into the model's parameters."""
         for number in numbers:
             parameters = self.bit16_groups[number]
-            parts = self.masters[number].split([parameter.numel() for parameter in parameters])
+            sizes = [parameter.numel() for parameter in parameters]
+            parts = torch.split(self.masters[number], sizes)
             shaped = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
             torch._foreach_copy_([parameter.data for parameter in parameters], shaped)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from deepspeed import comm as dist
 from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID, DeepSpeedZeroOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.groups import GroupIndex
@@ -45,7 +45,7 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
         partitions: list[Tensor] = self.single_partition_of_fp32_groups
         return partitions
 
-    def _active_parameters(self) -> Iterator[tuple[int, nn.Parameter]]:
+    def _active_parameters(self) -> Iterator[tuple[int, Any]]:
         for number in self.active:
             for parameter in self.bit16_groups[number]:
                 yield number, parameter
@@ -141,4 +141,4 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
         for other, chunk in enumerate(gathered):
             if other != rank:
                 target = [partition[other] for partition in partitions]
-                torch._foreach_copy_(target, list(chunk.split(sizes)))
+                torch._foreach_copy_(target, list(torch.split(chunk, sizes)))

@@ -37,10 +37,9 @@ class SparseUpdate:
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Returns the 2-norm over all gradients of all ranks, with one all-reduce."""
         norms = torch.stack(torch._foreach_norm(list(gradients)))
-        if self.process_group is None:
-            return torch.linalg.vector_norm(norms)
         square = norms.square().sum()
-        dist.all_reduce(square, group=self.process_group)
+        if self.process_group is not None:
+            dist.all_reduce(square, group=self.process_group)
         return square.sqrt()
 
     def step(

@@ -1,0 +1,84 @@
+"""Whether a checkpoint belongs to this run: configuration, space and data must be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from magicbert.errors import UserError
+
+# They change what is written or when, not what is computed.
+HARMLESS = (
+    "run.",
+    "launch.hostfile",
+    "launch.master_port",
+    "launch.threads_per_rank",
+    "training.log_every",
+    "training.evaluate_every",
+    "training.num_eval_batches",
+    "training.num_eval_paths",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.max_minutes",
+)
+SHOWN_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What must not change between the starts of one run.
+
+    Attributes:
+        values: dotted path -> JSON value; the configuration and facts such as the space.
+    """
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunIdentity:
+        """Flattens a resolved configuration and adds facts about space, data and ranks."""
+        return cls({**dict(flatten(config)), **facts})
+
+    def check(self, other: Mapping[str, Any], source: str) -> None:
+        """Compares with the identity that a checkpoint carries.
+
+        Raises:
+            UserError: with one line per difference.
+        """
+        differences = list(self.differences(other))
+        if differences:
+            lines = "\n".join(f"  - {line}" for line in differences)
+            raise UserError(
+                f"{source} is a checkpoint of another space or another config "
+                f"(then -> now):\n{lines}\n"
+                "Give the old values back, or another run.name or run.label."
+            )
+
+    def differences(self, other: Mapping[str, Any]) -> Iterator[str]:
+        """Yields what differs, harmless options left out."""
+        for path in sorted(self.values.keys() | other.keys()):
+            then, now = other.get(path), self.values.get(path)
+            if then != now and not self._is_harmless(path):
+                yield f"{path}: {shown(then)} -> {shown(now)}"
+
+    def _is_harmless(self, path: str) -> bool:
+        if path == "training.num_steps":
+            # A longer run changes no step that was made, if the rate does not depend on its end.
+            return bool(self.values.get("optimizer.schedule") == "constant")
+        return path.startswith(HARMLESS)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of nested mappings with their dotted paths."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def shown(value: Any) -> str:
+    """Returns a value for a message, cut where it is long."""
+    text = "(absent)" if value is None else str(value)
+    return text if len(text) <= SHOWN_LENGTH else text[: SHOWN_LENGTH - 3] + "..."

@@ -1,0 +1,62 @@
+"""Scores on the held-out split, each rank taking its share of the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from magicbert.space import Architecture, SearchSpace
+from magicbert.space.randomness import keyed_generator
+from magicbert.supernet.objective import Objective
+from magicbert.supernet.scoring import Score, score
+from magicbert.supernet.supernet import Supernet
+from magicbert.training.ranks import Ranks
+
+
+class Evaluator:
+    """Scores paths on fixed batches; the result is the same on every rank.
+
+    Args:
+        supernet: with the weights of the moment.
+        objective: the task loss.
+        batches: fixed batches of the held-out split, the same on every rank.
+        ranks: every one scores ``batches[rank::num_ranks]``.
+    """
+
+    def __init__(
+        self, supernet: Supernet, objective: Objective, batches: Sequence[Any], ranks: Ranks
+    ) -> None:
+        self.supernet = supernet
+        self.objective = objective
+        self.batches = batches[ranks.rank :: ranks.num_ranks]
+        self.ranks = ranks
+
+    def score(self, architecture: Architecture) -> Score:
+        """Returns the sums over all ranks' batches."""
+        own = score(self.supernet, self.objective, self.batches, architecture)
+        (loss_sum,) = self.ranks.sum_floats([own.loss_sum])
+        correct, count = self.ranks.sum([own.correct, own.count])
+        return Score(loss_sum, correct, count)
+
+    def mean(self, architectures: Sequence[Architecture]) -> Score:
+        """Returns the sums over several paths: its loss and accuracy are means over them."""
+        total = Score(0.0, 0, 0)
+        for architecture in architectures:
+            total = total + self.score(architecture)
+        return total
+
+
+def evaluation_paths(space: SearchSpace, num_paths: int, seed: int) -> list[Architecture]:
+    """Returns the fixed paths that an evaluation averages.
+
+    They depend on seed and space alone. A space that is not larger than ``num_paths`` is taken
+    whole: a single-path space gives that path.
+    """
+    if space.count() <= num_paths:
+        return list(space.enumerate())
+    paths: dict[Architecture, None] = {}
+    draw = 0
+    while len(paths) < num_paths:
+        paths[space.sample(keyed_generator(seed, "evaluation-path", draw))] = None
+        draw += 1
+    return list(paths)

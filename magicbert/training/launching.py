@@ -1,0 +1,187 @@
+"""From one command to all ranks: this process starts the deepspeed launcher and waits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from magicbert.config.reading import to_yaml
+from magicbert.config.sections import LaunchSection, TrainingSection
+from magicbert.errors import EXIT_USER_ERROR, UserError
+from magicbert.records import write_text_atomically
+from magicbert.training.environment import (
+    accelerator,
+    check_precision,
+    free_port,
+    is_launched,
+    num_devices,
+    prepare_operators,
+    single_rank,
+)
+from magicbert.training.path_sparse.versions import check_deepspeed_version
+from magicbert.training.ranks import AgreedError
+
+LOGGER = logging.getLogger("magicbert")
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: start again with the same command
+LAUNCH_CONFIG = "launch.yaml"
+# The first rank finds the same mistake and prints it; the launcher ends all ranks at the first
+# exit, so the others wait for that.
+SECONDS_FOR_FIRST_RANK = 3.0
+
+
+def run_on_ranks(
+    verb: str,
+    config: Any,
+    folder: Path,
+    check: Callable[[int], None],
+    train: Callable[[], None],
+) -> None:
+    """Runs ``train`` on every rank, starting the ranks where no launcher has.
+
+    Args:
+        verb: ``pretrain`` or ``retrain``.
+        config: its resolved configuration, with sections ``launch`` and ``training``.
+        folder: the stage's folder; the configuration for the ranks is written there.
+        check: given the number of ranks, raises `UserError` for whatever keeps training from
+            starting.
+        train: trains; called in a process that is a rank.
+    """
+    launch, training = config.launch, config.training
+    if is_launched():
+        run_as_rank(training, launch, check, train)
+        return
+    check_machine(training)
+    if launch.hostfile:
+        check(1)
+        start_launcher(verb, config, folder, hostfile_command(launch))
+        return
+    num_ranks = num_devices(launch.num_ranks)
+    check(num_ranks)
+    prepare_operators()
+    if num_ranks > 1:
+        start_launcher(verb, config, folder, host_command(launch, num_ranks))
+        return
+    set_threads(launch, 1)
+    with single_rank():
+        train()
+
+
+def check_machine(training: TrainingSection) -> None:
+    """Raises `UserError` if this machine cannot train as configured."""
+    check_deepspeed_version()
+    check_precision(training.precision)
+
+
+def run_as_rank(
+    training: TrainingSection,
+    launch: LaunchSection,
+    check: Callable[[int], None],
+    train: Callable[[], None],
+) -> None:
+    """Checks and trains in one of several ranks; a user's mistake is printed by the first."""
+    is_first = os.environ["RANK"] == "0"
+    num_ranks = int(os.environ["WORLD_SIZE"])
+    try:
+        check_machine(training)
+        check(num_ranks)
+        set_threads(launch, int(os.environ.get("LOCAL_SIZE", num_ranks)))
+    except UserError:
+        if is_first:
+            raise
+        time.sleep(SECONDS_FOR_FIRST_RANK)
+        sys.exit(EXIT_USER_ERROR)
+    try:
+        train()
+    except AgreedError:
+        if is_first:
+            raise
+        time.sleep(SECONDS_FOR_FIRST_RANK)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def set_threads(launch: LaunchSection, ranks_on_host: int) -> None:
+    """Shares this host's cores among its ranks."""
+    torch.set_num_threads(threads_per_rank(launch, ranks_on_host))
+
+
+def threads_per_rank(launch: LaunchSection, ranks_on_host: int) -> int:
+    """Returns the CPU threads of one rank."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return launch.threads_per_rank or max(1, (cores or 1) // ranks_on_host)
+
+
+def host_command(launch: LaunchSection, num_ranks: int) -> list[str]:
+    """Returns the start of the command for ranks on this host.
+
+    It is what ``deepspeed`` itself runs on each host; called directly, it passes signals on.
+    """
+    from deepspeed.launcher.runner import encode_world_info
+
+    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(launch, num_ranks))
+    world = encode_world_info({"localhost": list(range(num_ranks))})
+    port = launch.master_port or free_port()
+    return [
+        *(sys.executable, "-m", "deepspeed.launcher.launch"),
+        *(f"--world_info={world}", "--master_addr=127.0.0.1", f"--master_port={port}"),
+        "--log_level=critical",
+    ]
+
+
+def hostfile_command(launch: LaunchSection) -> list[str]:
+    """Returns the start of the command for the hosts of a hostfile.
+
+    Raises:
+        UserError: the file is not there.
+    """
+    if not Path(launch.hostfile).is_file():
+        raise UserError(f"launch.hostfile: {launch.hostfile} is not a file")
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", launch.hostfile]
+    if launch.num_ranks:
+        command += ["--num_gpus", str(launch.num_ranks)]
+    if launch.master_port:
+        command += ["--master_port", str(launch.master_port)]
+    return command
+
+
+def start_launcher(verb: str, config: Any, folder: Path, command: list[str]) -> None:
+    """Starts the launcher on the resolved configuration and leaves with its exit code."""
+    file = folder / LAUNCH_CONFIG
+    write_text_atomically(file, to_yaml(config))
+    command = [*command, "--module", "magicbert", verb, "--config", str(file)]
+    accelerator()  # settles DS_ACCELERATOR, which the ranks inherit
+    process = subprocess.Popen(command)
+    with passing_signals_to(process) as signals:
+        code = process.wait()
+    if signals:
+        code = EXIT_INTERRUPTED
+    if code:
+        sys.exit(code)
+
+
+@contextmanager
+def passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Passes SIGTERM and SIGINT on while the block waits; gives the list of those that came."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not received:
+            process.send_signal(signal.SIGTERM)
+        received.append(number)
+
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,304 @@
+"""The training loop: one path a step, from the first step or a checkpoint to the last."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from magicbert.config.sections import AlignmentSection, OptimizerSection, TrainingSection
+from magicbert.data.loader import Prefetcher
+from magicbert.space import Architecture
+from magicbert.supernet.anchor import AnchorPolicy
+from magicbert.supernet.objective import BatchSource, Objective
+from magicbert.supernet.sampling import PathSampler
+from magicbert.supernet.scoring import Score
+from magicbert.training.control import Deadline, Interruption, StepAgreement, agree
+from magicbert.training.engine import TrainingEngine
+from magicbert.training.evaluation import Evaluator, evaluation_paths
+from magicbert.training.meter import Meter
+from magicbert.training.module import StepPlan
+from magicbert.training.ranks import AgreedError, Ranks
+from magicbert.training.resuming import Resumer, TrainState
+from magicbert.training.schedule import learning_rate
+from magicbert.training.tracking import Tracker, short_path
+
+LOGGER = logging.getLogger("magicbert")
+FEW_STEPS = 10
+MOST_FAILED_SAVES = 3
+Ending = Literal["finished", "out of time", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a tenant and a stage bring to the loop.
+
+    Attributes:
+        objective: the task loss.
+        source: batches as a function of the step.
+        sampler: the path of a step.
+        anchors: MAGIC-A's policy; ``None`` = no alignment.
+    """
+
+    objective: Objective
+    source: BatchSource
+    sampler: PathSampler
+    anchors: AnchorPolicy | None
+
+
+@dataclass(frozen=True)
+class Sections:
+    """The sections of the configuration that the loop reads."""
+
+    training: TrainingSection
+    optimizer: OptimizerSection
+    alignment: AlignmentSection
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How this start of the run ended.
+
+    Attributes:
+        ending: whether all steps were made, and if not, why not.
+        state: the position reached.
+        valid: scores on the held-out split; ``None`` if the run is not finished.
+    """
+
+    ending: Ending
+    state: TrainState
+    valid: Score | None
+
+
+class TrainingLoop:
+    """Runs the steps.
+
+    Args:
+        parts: losses, batches and paths.
+        sections: configuration.
+        engine: the model on DeepSpeed.
+        ranks: all ranks.
+        resumer: keeps the state.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        sections: Sections,
+        engine: TrainingEngine,
+        ranks: Ranks,
+        resumer: Resumer,
+    ) -> None:
+        self.parts, self.sections, self.engine = parts, sections, engine
+        self.ranks, self.resumer = ranks, resumer
+        self.training = sections.training
+        supernet = engine.module.supernet
+        self.meter = Meter(engine.device, ranks)
+        dev = parts.source.dev_batches(self.training.num_eval_batches)
+        self.evaluator = Evaluator(supernet, parts.objective, dev, ranks)
+        few = dev[: sections.alignment.num_dev_batches]
+        self.anchor_scorer = Evaluator(supernet, parts.objective, few, ranks)
+        self.paths = evaluation_paths(
+            supernet.space, self.training.num_eval_paths, self.training.seed
+        )
+        self.failed_saves = 0
+        self.num_skipped = 0.0
+
+    def run(self, state: TrainState, tracker: Tracker, interruption: Interruption) -> Outcome:
+        """Trains from ``state`` to the last step, or until it is told to stop."""
+        self.tracker, saved_step, first_step = tracker, state.step, state.step
+        deadline = Deadline(self.training.max_minutes)
+        valid = None
+        with self.batches(state.step) as batches:
+            while state.step < self.training.num_steps:
+                micro_batches = next(batches)
+                path = self.parts.sampler.next(state.step, state.path)
+                agreement = agree(
+                    self.ranks,
+                    state.step,
+                    (path, self.anchor),
+                    self.parts.objective,
+                    micro_batches,
+                    is_interrupted=interruption.is_requested,
+                    is_out_of_time=deadline.is_over and state.step > first_step,
+                )
+                ending = ending_of(agreement)
+                if ending is not None:
+                    self.save(state, is_needed=True, is_due=state.step != saved_step)
+                    return Outcome(ending, state, None)
+                norm = self.train_step(state.step, path, micro_batches, agreement)
+                state = state.after(path, agreement.num_positions)
+                self.update_anchor(state)
+                valid = None
+                if self.is_due(state.step, self.training.log_every):
+                    self.report(state, norm)
+                if self.is_due(state.step, self.training.evaluate_every):
+                    valid = self.evaluate(state)
+                if self.is_due(state.step, self.training.checkpoint_every):
+                    self.save(state, is_needed=state.step == self.training.num_steps)
+                    saved_step = state.step
+        return Outcome("finished", state, valid or self.evaluate(state))
+
+    @contextmanager
+    def batches(self, first_step: int) -> Iterator[Iterator[Sequence[Any]]]:
+        """Gives this rank's micro-batches step by step, prepared in the background."""
+        ranks = self.ranks
+        source: Any = self.parts.source
+        with Prefetcher(source, ranks.rank, ranks.num_ranks, first_step) as prefetcher:
+            yield iter(prefetcher)
+
+    @property
+    def anchor(self) -> Architecture | None:
+        """The path that others are aligned to; ``None`` = no alignment (yet)."""
+        return self.parts.anchors.anchor if self.parts.anchors else None
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether something is done after ``step`` steps: every so often and at the end."""
+        return step % every == 0 or step == self.training.num_steps
+
+    def train_step(
+        self,
+        step: int,
+        path: Architecture,
+        micro_batches: Sequence[Any],
+        agreement: StepAgreement,
+    ) -> Tensor:
+        """Makes one optimizer step; returns the gradient norm, still on the device."""
+        rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
+        plan = StepPlan(step, path, self.anchor, agreement.count, agreement.num_positions)
+        self.engine.begin_step(path, rate)
+        last = len(micro_batches) - 1
+        for number, batch in enumerate(micro_batches):
+            self.seed_dropout(step, number)
+            on_device = batch.to(self.engine.device)
+            loss, task, aligned = self.engine.forward(on_device, plan, is_last=number == last)
+            self.engine.backward(loss)
+            self.meter.add(task, aligned)
+        self.meter.end_step(agreement.num_positions)
+        return self.engine.step()
+
+    def seed_dropout(self, step: int, number: int) -> None:
+        """Makes dropout a function of (seed, step, global micro-batch): no state to resume."""
+        position = number * self.ranks.num_ranks + self.ranks.rank
+        key = f"{self.training.seed}:{step}:{position}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+
+    def update_anchor(self, state: TrainState) -> None:
+        """Lets the policy compare the anchor with the path just trained."""
+        if self.parts.anchors is None or state.path is None:
+            return
+        with self.not_training():
+            event = self.parts.anchors.update(
+                state.step - 1, state.path, lambda path: self.anchor_scorer.score(path).accuracy
+            )
+        if event is not None:
+            values = {
+                "anchor": str(event.anchor),
+                "score": event.score,
+                "challenger": str(event.challenger),
+                "challenger_score": event.challenger_score,
+                "replaced": event.replaced,
+            }
+            self.tracker.record("anchor", state.step, values)
+
+    def report(self, state: TrainState, norm: Tensor) -> None:
+        """Reads the window's sums (the one wait for the device) and writes them."""
+        window = self.meter.num_steps
+        loss, aligned, speed = self.meter.read()
+        values = {
+            "loss": finite(loss),
+            "learning_rate": learning_rate(
+                self.sections.optimizer, state.step - 1, self.training.num_steps
+            ),
+            "grad_norm": finite(float(norm)),
+            "tokens_per_second": round(speed, 1),
+            "path": str(state.path),
+        }
+        if self.parts.anchors is not None:
+            values["alignment"] = finite(aligned)
+        self.tracker.record("train", state.step, values)
+        text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {short_path(str(state.path))}"
+        self.tracker.show(state.step, text)
+        self.check_skipped(state.step, window)
+
+    def check_skipped(self, step: int, window: int) -> None:
+        """Warns of steps whose gradient was not finite; stops when there are only such.
+
+        Raises:
+            AgreedError: no step of the window was applied.
+        """
+        total = self.engine.num_skipped_steps()
+        skipped, self.num_skipped = total - self.num_skipped, total
+        if not skipped:
+            return
+        self.tracker.say(
+            f"step {step}: {skipped:.0f} of the last {window} steps were skipped, "
+            "their gradient was not finite"
+        )
+        if skipped >= window >= FEW_STEPS:
+            raise AgreedError(
+                f"training has diverged: none of the last {window} steps before step {step} had a "
+                "finite gradient. Lower optimizer.learning_rate or lengthen warmup_steps; "
+                "earlier checkpoints are kept."
+            )
+
+    def evaluate(self, state: TrainState) -> Score:
+        """Scores the fixed paths, and the anchor, on the held-out split."""
+        with self.not_training():
+            valid = self.evaluator.mean(self.paths)
+            values = {"loss": valid.loss, "accuracy": valid.accuracy}
+            if self.anchor is not None:
+                anchored = self.evaluator.score(self.anchor)
+                values |= {"anchor_loss": anchored.loss, "anchor_accuracy": anchored.accuracy}
+        finite_values = {name: finite(value) for name, value in values.items()}
+        self.tracker.record("valid", state.step, finite_values)
+        self.tracker.say(
+            f"step {state.step}/{self.training.num_steps}  "
+            f"valid loss {valid.loss:.4f}  accuracy {valid.accuracy:.4f}"
+        )
+        return valid
+
+    def save(self, state: TrainState, *, is_needed: bool, is_due: bool = True) -> None:
+        """Writes a checkpoint; training goes on after a failure or two.
+
+        Raises:
+            AgreedError: it could not be written, and it was needed or not the first failure.
+        """
+        if not is_due:
+            return
+        with self.not_training():
+            try:
+                self.resumer.save(state)
+                self.failed_saves = 0
+            except AgreedError as error:
+                self.failed_saves += 1
+                if is_needed or self.failed_saves >= MOST_FAILED_SAVES:
+                    raise
+                self.tracker.say(f"step {state.step}: {error}; training goes on")
+
+    @contextmanager
+    def not_training(self) -> Iterator[None]:
+        """Keeps the time of the block out of the throughput."""
+        start = time.monotonic()
+        yield
+        self.meter.pause(time.monotonic() - start)
+
+
+def ending_of(agreement: StepAgreement) -> Ending | None:
+    """Returns why the loop ends before this step; ``None`` = it goes on."""
+    if agreement.is_interrupted:
+        return "interrupted"
+    return "out of time" if agreement.is_out_of_time else None
+
+
+def finite(value: float) -> float | None:
+    """Returns a value that JSON can hold: ``None`` for NaN and infinities."""
+    return value if math.isfinite(value) else None

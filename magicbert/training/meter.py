@@ -1,0 +1,50 @@
+"""Sums over the steps since the last report, kept on the device until they are read."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from magicbert.training.ranks import Ranks
+
+
+class Meter:
+    """Losses and tokens of a window of steps.
+
+    Args:
+        device: where the losses are.
+        ranks: over which they are summed.
+    """
+
+    def __init__(self, device: torch.device, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.num_steps = 0
+        self.num_tokens = 0
+        self._start = time.monotonic()
+        self._paused = 0.0
+
+    def add(self, task: Tensor, alignment: Tensor) -> None:
+        """Adds the shares of one micro-batch; nothing waits for the device."""
+        self.sums += torch.stack([task, alignment]).double()
+
+    def end_step(self, num_tokens: int) -> None:
+        """Counts one step and its tokens over all ranks."""
+        self.num_steps += 1
+        self.num_tokens += num_tokens
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training."""
+        self._paused += seconds
+
+    def read(self) -> tuple[float, float, float]:
+        """Returns mean task loss, mean alignment loss and tokens per second; starts anew."""
+        task, alignment = self.ranks.sum_floats(self.sums.tolist())
+        seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
+        result = (task / self.num_steps, alignment / self.num_steps, self.num_tokens / seconds)
+        self.sums.zero_()
+        self.num_steps, self.num_tokens = 0, 0
+        self._start, self._paused = time.monotonic(), 0.0
+        return result

@@ -1,0 +1,78 @@
+"""One training run on one rank: model, engine, checkpoints, trail and loop put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magicbert.config.reading import to_tree
+from magicbert.supernet.alignment import alignment_backend
+from magicbert.supernet.supernet import Supernet
+from magicbert.trail import Trail
+from magicbert.training.checkpoints import CheckpointStore, RunIdentity
+from magicbert.training.control import Interruption
+from magicbert.training.engine import TrainingEngine
+from magicbert.training.loop import Outcome, Parts, Sections, TrainingLoop
+from magicbert.training.module import TrainingModule
+from magicbert.training.ranks import Ranks
+from magicbert.training.resuming import Resumer
+from magicbert.training.tracking import Tracker
+
+LOGGER = logging.getLogger("magicbert")
+
+
+def train(
+    config: Any,
+    sections: Sections,
+    folder: Path,
+    supernet: Supernet,
+    parts: Parts,
+    facts: Mapping[str, Any],
+    ranks: Ranks,
+) -> Outcome:
+    """Trains, or goes on training, until the last step or a reason to stop.
+
+    Args:
+        config: the verb's resolved configuration, for the trail and the checkpoints.
+        sections: its parts that the loop reads.
+        folder: the stage's folder.
+        supernet: the model; holds the fp32 weights of the masters when this returns finished.
+        parts: losses, batches and paths.
+        facts: what else must not change between two starts of the run.
+        ranks: all ranks.
+
+    Raises:
+        UserError: a checkpoint there is of another run.
+    """
+    device = torch.device(engine_device())
+    backend = alignment_backend(sections.training.backend, device) if parts.anchors else "torch"
+    module = TrainingModule(supernet, parts.objective, sections.alignment, backend)
+    engine = TrainingEngine(
+        module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks
+    )
+    identity = RunIdentity.of(
+        to_tree(config),
+        {**facts, "num_ranks": ranks.num_ranks, "space": supernet.space.to_json()},
+    )
+    store = CheckpointStore(folder / "checkpoints", ranks, sections.training.keep_checkpoints)
+    resumer = Resumer(store, identity, engine, parts.anchors)
+    with Interruption() as interruption:
+        state = resumer.load()
+        with Trail(folder, config, is_writer=ranks.is_first) as trail:
+            loop = TrainingLoop(parts, sections, engine, ranks, resumer)
+            with Tracker(trail, sections.training.num_steps, state.step) as tracker:
+                outcome = loop.run(state, tracker, interruption)
+    if outcome.ending == "finished":
+        engine.restore_masters()
+    return outcome
+
+
+def engine_device() -> str:
+    """Returns the device that DeepSpeed puts the model on."""
+    from deepspeed.accelerator import get_accelerator
+
+    return str(get_accelerator().current_device_name())
