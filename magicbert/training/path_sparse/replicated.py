@@ -115,3 +115,12 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
         for number in self.active:
             for parameter in self.bit16_groups[number]:
                 parameter.grad = None
+
+    def gather_masters(self) -> dict[Any, Tensor]:
+        """Returns the fp32 weights of every parameter."""
+        weights: dict[Any, Tensor] = {}
+        for parameters, master in zip(self.bit16_groups, self.masters, strict=True):
+            sizes = [parameter.numel() for parameter in parameters]
+            for parameter, part in zip(parameters, torch.split(master.detach(), sizes), strict=True):
+                weights[parameter] = part.view_as(parameter)
+        return weights

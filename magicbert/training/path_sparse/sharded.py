@@ -142,3 +142,20 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
             if other != rank:
                 target = [partition[other] for partition in partitions]
                 torch._foreach_copy_(target, list(torch.split(chunk, sizes)))
+
+    @torch.no_grad()
+    def gather_masters(self) -> dict[Any, Tensor]:
+        """Returns the fp32 weights of every parameter, on every rank."""
+        num_ranks = dist.get_world_size(group=self.dp_process_group)
+        weights: dict[Any, Tensor] = {}
+        for number, master in enumerate(self.masters):
+            flat = list(master.new_empty(num_ranks * master.numel()).chunk(num_ranks))
+            dist.all_gather(flat, master.detach(), group=self.dp_process_group)
+            whole = torch.cat(flat)
+            offsets = self.round_robin_bit16_offsets[number]
+            for parameter, offset in zip(
+                self.round_robin_bit16_groups[number], offsets, strict=True
+            ):
+                part = whole[offset : offset + parameter.numel()]
+                weights[parameter] = part.view_as(parameter)
+        return weights

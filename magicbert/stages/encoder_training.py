@@ -1,0 +1,235 @@
+"""What pretraining a supernet and retraining one architecture share: data, model, result."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from magicbert.bert.cost import bert_cost_model, num_parameters
+from magicbert.bert.objectives.mlm import MaskedLanguageModeling
+from magicbert.bert.saving import save_supernet
+from magicbert.bert.supernet import BertSupernet, build_supernet
+from magicbert.config.reading import read_yaml, to_tree
+from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
+from magicbert.config.sections import AlignmentSection, LaunchSection, SamplingSection
+from magicbert.data.manifest import Manifest, read_manifest
+from magicbert.data.source import TokenSource
+from magicbert.data.statistics import masked_unigram_entropy
+from magicbert.errors import ConfigError, UserError
+from magicbert.records import read_record, write_record
+from magicbert.space import Architecture, SearchSpace
+from magicbert.supernet.anchor import build_anchor_policy
+from magicbert.supernet.sampling import build_sampler
+from magicbert.trail import run_folder
+from magicbert.training.checkpoints import RunIdentity
+from magicbert.training.checkpoints.identity import flatten
+from magicbert.training.environment import join_process_group
+from magicbert.training.launching import EXIT_INTERRUPTED, run_on_ranks
+
+LOGGER = logging.getLogger("magicbert")
+RESULT = "result.json"
+RESULT_SCHEMA = "magicbert/training-result/1"
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """A stage that trains a BERT supernet; a space of one architecture is a plain model.
+
+    Attributes:
+        verb: ``pretrain`` or ``retrain``.
+        config: its configuration.
+        folder: where the stage writes.
+        product: folder of the trained weights in it, ``supernet`` or ``model``.
+        space: the paths that are trained.
+        sampling: which path is trained when.
+        alignment: MAGIC-A.
+        inherited: supernet that the initial weights are cut from; ``None`` = new weights.
+    """
+
+    verb: str
+    config: PretrainConfig | RetrainConfig
+    folder: Path
+    product: str
+    space: SearchSpace
+    sampling: SamplingSection
+    alignment: AlignmentSection
+    inherited: BertSupernet | None = None
+
+    def run(self) -> None:
+        """Trains on all ranks, goes on where an earlier start stopped, or says it is done."""
+        if self.is_finished():
+            LOGGER.info(
+                "%s is finished already: %s. Nothing to do; to train anew, delete that folder or "
+                "give another run.label.", self.verb, self.folder,
+            )  # fmt: skip
+            return
+        run_on_ranks(self.verb, self.config, self.folder, self.check, self.train)
+
+    def is_finished(self) -> bool:
+        """Whether an earlier start reached the last step of this very configuration.
+
+        Raises:
+            UserError: it was another configuration.
+        """
+        if not (self.folder / RESULT).is_file():
+            return False
+        result = read_record(self.folder / RESULT, RESULT_SCHEMA)
+        if not result["finished"]:
+            return False
+        former = dict(flatten(read_yaml(self.folder / "config.yaml")))
+        RunIdentity.of(to_tree(self.config), {}).check(former, str(self.folder))
+        return bool(result["steps"] >= self.config.training.num_steps)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The prepared data of the run."""
+        return read_manifest(run_folder(self.config.run) / "prepare")
+
+    def check(self, num_ranks: int) -> None:
+        """Finds whatever keeps training from starting, before a model is built.
+
+        Raises:
+            UserError: data, batch sizes and space do not fit together.
+        """
+        training, model = self.config.training, self.config.model
+        problems = list(batch_problems(LaunchSection(num_ranks=num_ranks), training))
+        if self.manifest.length > model.max_length:
+            problems.append(
+                f"model.max_length: {model.max_length} is below the {self.manifest.length} tokens "
+                "of a prepared row"
+            )
+        if problems:
+            raise ConfigError(self.verb, problems)
+        build_sampler(self.sampling, self.space, training.seed)
+        self.source()
+
+    def source(self) -> TokenSource:
+        """Opens the prepared data."""
+        training = self.config.training
+        return TokenSource(
+            run_folder(self.config.run) / "prepare",
+            self.config.masking,
+            seed=training.seed,
+            rows_per_step=training.rows_per_step,
+            rows_per_micro_batch=training.rows_per_micro_batch,
+        )
+
+    def build_model(self) -> BertSupernet:
+        """Builds the model with its initial weights.
+
+        Raises:
+            UserError: the inherited weights have other sizes.
+        """
+        seed = self.config.training.seed
+        manifest = self.manifest
+        supernet = build_supernet(
+            self.space, self.config.model, manifest.vocab_size, manifest.pad_id, seed=seed
+        )
+        if self.inherited is not None:
+            (path,) = self.space.enumerate()
+            try:
+                supernet.load_state_dict(self.inherited.path_state(path))
+            except RuntimeError as error:
+                raise UserError(
+                    f"start: the supernet's weights do not fit model and data of {self.verb}: "
+                    f"{error}"
+                ) from error
+        return supernet
+
+    def train(self) -> None:
+        """Trains on this rank, which the environment describes; the first rank writes."""
+        # DeepSpeed is imported here, once launching has chosen its accelerator.
+        from magicbert.training.loop import Parts, Sections
+        from magicbert.training.run import train
+
+        ranks = join_process_group()
+        training = self.config.training
+        source, supernet = self.source(), self.build_model()
+        if ranks.is_first:
+            LOGGER.info("%s", self.describe(supernet, ranks.num_ranks))
+        parts = Parts(
+            MaskedLanguageModeling(),
+            source,
+            build_sampler(self.sampling, self.space, training.seed),
+            build_anchor_policy(self.alignment, self.space, training.seed)
+            if self.alignment.enabled
+            else None,
+        )
+        sections = Sections(training, self.config.optimizer, self.alignment)
+        facts = {"data": self.manifest.digest}
+        outcome = train(self.config, sections, self.folder, supernet, parts, facts, ranks)
+        if ranks.is_first:
+            self.write(outcome, supernet, source, parts)
+        if outcome.ending == "interrupted":
+            sys.exit(EXIT_INTERRUPTED)
+
+    def write(self, outcome: Any, supernet: BertSupernet, source: TokenSource, parts: Any) -> None:
+        """Writes the weights, if all steps are made, and the result."""
+        state, valid = outcome.state, outcome.valid
+        is_finished = outcome.ending == "finished"
+        anchor = parts.anchors.anchor if parts.anchors else None
+        result = {
+            "steps": state.step,
+            "tokens": state.num_tokens,
+            "valid_loss": valid.loss if valid else None,
+            "valid_accuracy": valid.accuracy if valid else None,
+            "unigram_entropy": masked_unigram_entropy(
+                source, self.config.training.num_eval_batches
+            ),
+            "seconds": round(state.total_seconds, 3),
+            **self.cost(supernet),
+            "anchor": None if anchor is None else str(anchor),
+            "finished": is_finished,
+        }
+        if is_finished:
+            details = {
+                "verb": self.verb,
+                "steps": state.step,
+                "tokenizer_digest": self.manifest.tokenizer_digest,
+                "data_digest": self.manifest.digest,
+                "valid_loss": valid.loss,
+                "anchor": result["anchor"],
+            }
+            save_supernet(self.folder / self.product, supernet, details)
+        write_record(self.folder / RESULT, RESULT_SCHEMA, result)
+        self.say_goodbye(outcome.ending, state.step)
+
+    def say_goodbye(self, ending: str, step: int) -> None:
+        """Says how the start ended and how to go on."""
+        if ending == "finished":
+            LOGGER.info("%s finished: %s", self.verb, self.folder / self.product)
+            return
+        LOGGER.info(
+            "%s stopped (%s) after step %d of %d, with a checkpoint; "
+            "give the same command again to go on.",
+            self.verb, ending, step, self.config.training.num_steps,
+        )  # fmt: skip
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The only path; ``None`` for a supernet."""
+        return next(self.space.enumerate()) if self.space.count() == 1 else None
+
+    def cost(self, supernet: BertSupernet) -> dict[str, Any]:
+        """Returns the architecture with its parameters and FLOPs, or the supernet's size."""
+        path = self.architecture
+        if path is None:
+            parameters = num_parameters(supernet)
+            return {"architecture": None, "parameters": parameters, "flops": None}
+        cost = bert_cost_model(supernet.config, path, self.manifest.length).cost(path)
+        return {"architecture": str(path), "parameters": cost.parameters, "flops": cost.flops}
+
+    def describe(self, supernet: BertSupernet, num_ranks: int) -> str:
+        """Returns one line about what is trained on what."""
+        training = self.config.training
+        what = self.architecture or f"{self.space.num_layers} layers, {self.space.count():,} paths"
+        return (
+            f"{self.verb}: {what}; {num_parameters(supernet) / 1e6:.1f}M parameters; "
+            f"{training.num_steps} steps of {training.rows_per_step} rows x "
+            f"{self.manifest.length} tokens; {num_ranks} rank{'s' if num_ranks > 1 else ''}, "
+            f"{training.precision}, ZeRO stage {training.zero_stage}"
+        )

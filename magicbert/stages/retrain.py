@@ -1,0 +1,74 @@
+"""``magicbert retrain``: one architecture -> a model of its own, trained by the same engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from magicbert.bert.saving import load_supernet
+from magicbert.bert.spaces import check_architecture
+from magicbert.bert.supernet import BertSupernet
+from magicbert.config.roots import RetrainConfig
+from magicbert.config.sections import AlignmentSection, SamplingSection
+from magicbert.errors import UserError
+from magicbert.records import read_record
+from magicbert.space import Architecture, SearchSpace
+from magicbert.stages.encoder_training import EncoderTraining
+from magicbert.trail import run_folder, stage_folder
+
+ARCHITECTURES_SCHEMA = "magicbert/architectures/1"
+
+
+def run(config: RetrainConfig) -> None:
+    """Trains one architecture, from new weights or from those of the supernet's path.
+
+    Raises:
+        UserError: the architecture is not to be had, or does not fit.
+    """
+    root = run_folder(config.run)
+    architecture = choose_architecture(config.architecture, root / "search")
+    check_architecture(architecture, config.model.hidden_size)
+    EncoderTraining(
+        verb="retrain",
+        config=config,
+        folder=stage_folder(config.run, "retrain"),
+        product="model",
+        space=SearchSpace.of(architecture),
+        sampling=SamplingSection(),
+        alignment=AlignmentSection(),
+        inherited=inherit(config, root, architecture),
+    ).run()
+
+
+def choose_architecture(wanted: str, search: Path) -> Architecture:
+    """Returns the architecture that ``best``, ``rank:N`` or a string asks for.
+
+    Args:
+        wanted: ``best`` is ``rank:1``, the search's winner.
+        search: the folder of the search's result.
+
+    Raises:
+        UserError: there is no such rank, or the string is none.
+    """
+    if wanted != "best" and not wanted.startswith("rank:"):
+        return Architecture.parse(wanted)
+    number = wanted.removeprefix("rank:") if wanted != "best" else "1"
+    results = read_record(search / "architectures.json", ARCHITECTURES_SCHEMA)["results"]
+    if not number.isdecimal() or not 1 <= int(number) <= len(results):
+        raise UserError(
+            f"architecture: {wanted!r}: the search wrote ranks 1..{len(results)}; "
+            "use 'best', 'rank:N' or a string such as mha4-ffn-conv3"
+        )
+    return Architecture.parse(results[int(number) - 1]["architecture"])
+
+
+def inherit(config: RetrainConfig, root: Path, architecture: Architecture) -> BertSupernet | None:
+    """Returns the supernet to inherit from, if the configuration says so.
+
+    Raises:
+        UserError: there is none, or it does not hold the architecture.
+    """
+    if config.start == "scratch":
+        return None
+    supernet, _ = load_supernet(root / "pretrain" / "supernet")
+    supernet.space.check(architecture)
+    return supernet
