@@ -302,7 +302,9 @@ class SearchSection:
     max_flops: float = option(0.0, "most forward FLOPs of one sequence of the row length; 0 = none")
     num_rounds: int = option(4, "rounds of shrinking")
     samples_per_round: int = option(1000, "architectures scored in a round (E)")
-    drop_fraction: float = option(0.3, "share of (layer, operator) weight dropped in a round (R)")
+    drop_fraction: float = option(
+        0.3, "share of the surplus operators (beyond one per layer) that a round drops (R)"
+    )
     num_finalists: int = option(100, "candidates sampled in the shrunk space and scored (T)")
     num_dev_batches: int = option(5, "dev batches that score a candidate in a round")
     num_final_batches: int = option(20, "dev batches that rank the finalists")

@@ -1,0 +1,1 @@
+"""Search over a trained supernet: candidates scored with inherited weights, spaces shrunk."""

@@ -1,0 +1,42 @@
+"""A scored architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from magicbert.space import Architecture, Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the search knows of an architecture.
+
+    Attributes:
+        architecture: the path.
+        loss: mean dev loss with inherited weights, in nats.
+        accuracy: share of the dev targets predicted right.
+        cost: parameters and FLOPs.
+        round: round (from 1) that scored it; the finalists' round comes last.
+    """
+
+    architecture: Architecture
+    loss: float
+    accuracy: float
+    cost: Cost
+    round: int
+
+    @property
+    def rank_key(self) -> tuple[float, str]:
+        """Sorts the best first; equal losses in the order of their names."""
+        return self.loss, str(self.architecture)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data, without the round."""
+        return {
+            "architecture": str(self.architecture),
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "parameters": self.cost.parameters,
+            "flops": self.cost.flops,
+        }
