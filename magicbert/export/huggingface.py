@@ -1,0 +1,92 @@
+"""Writes a Hugging Face folder that loads without magicbert."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+from magicbert.bert import modeling
+from magicbert.bert.atomic_folder import atomic_folder
+from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
+from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
+from magicbert.errors import UserError
+from magicbert.export.provenance import Provenance
+from magicbert.records import file_digest, read_record, write_record, write_text_atomically
+
+SCHEMA = "magicbert/export/1"
+MANIFEST = "manifest.json"
+
+
+def write_export(
+    folder: Path,
+    model: MagicBertForMaskedLM,
+    tokenizer: Path,
+    card: str,
+    provenance: Provenance,
+) -> None:
+    """Writes weights, configuration, code, tokenizer, card and manifest, all or nothing.
+
+    Args:
+        folder: folder to write; an older export there is replaced.
+        model: model to save.
+        tokenizer: folder of tokenizer files to copy.
+        card: text of ``README.md``.
+        provenance: kept in the manifest.
+
+    Raises:
+        UserError: ``folder`` holds something else than an export, or the tokenizer is missing.
+    """
+    refuse_to_replace_others(folder)
+    tokenizer_files = sorted(path for path in tokenizer.glob("*") if path.is_file())
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise UserError(f"{tokenizer}: no tokenizer.json; run `magicbert prepare` first")
+    with atomic_folder(folder) as aside:
+        model.config.auto_map = dict(AUTO_MAP)
+        model.save_pretrained(aside)
+        for path in (*modeling_files(), *tokenizer_files):
+            shutil.copyfile(path, aside / path.name)
+        write_text_atomically(aside / "README.md", card)
+        payload = {"files": digests(aside), "provenance": dataclasses.asdict(provenance)}
+        write_record(aside / MANIFEST, SCHEMA, payload)
+
+
+def modeling_files() -> list[Path]:
+    """Returns the files of the flat modelling folder that an export holds byte for byte."""
+    source = Path(modeling.__file__).parent
+    return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file of a flat folder except its manifest."""
+    return {
+        path.name: file_digest(path)
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def verify_export(folder: Path) -> None:
+    """Raises `UserError` that names every file which is missing, changed or not in the manifest."""
+    expected = read_record(folder / MANIFEST, SCHEMA)["files"]
+    found = digests(folder)
+    wrong = sorted(
+        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+    )
+    if wrong:
+        raise UserError(f"{folder}: does not match its {MANIFEST}: {', '.join(wrong)}")
+
+
+def refuse_to_replace_others(folder: Path) -> None:
+    """Raises `UserError` if a folder that is about to be replaced is not an export."""
+    if not folder.exists():
+        return
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    try:
+        read_record(folder / MANIFEST, SCHEMA)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: is there and is not an export of magicbert, so it is not replaced; "
+            "move it away, or set run.label"
+        ) from error

@@ -1,0 +1,188 @@
+"""The model card: what the model is, what it costs, how good it is, where it comes from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.export.provenance import Provenance
+from magicbert.space import Architecture
+from magicbert.space.cost import CostModel
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """Everything that a model card says.
+
+    Attributes:
+        name: heading, usually the run's name.
+        license: Hugging Face licence id.
+        language: language code.
+        config: sizes of the model.
+        architecture: its operators.
+        costs: of its operators, for rows of ``length``.
+        length: tokens of a row in training.
+        provenance: where it comes from.
+    """
+
+    name: str
+    license: str
+    language: str
+    config: MagicBertConfig
+    architecture: Architecture
+    costs: CostModel
+    length: int
+    provenance: Provenance
+
+
+def model_card(facts: CardFacts) -> str:
+    """Returns the text of ``README.md``."""
+    sections = (
+        front_matter(facts),
+        introduction(facts),
+        usage(),
+        architecture_section(facts),
+        cost_section(facts),
+        score_section(facts),
+        provenance_section(facts),
+    )
+    return "\n\n".join(sections) + "\n"
+
+
+def front_matter(facts: CardFacts) -> str:
+    """Returns the metadata that the Hugging Face hub reads."""
+    metadata = {
+        "license": facts.license,
+        "language": facts.language,
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["magicbert", "masked-lm", "neural-architecture-search"],
+    }
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"
+
+
+def introduction(facts: CardFacts) -> str:
+    """Returns the heading and two sentences."""
+    total = facts.costs.cost(facts.architecture).parameters
+    return (
+        f"# {facts.name}\n\n"
+        f"A masked-language encoder of {len(facts.architecture)} layers and {total / 1e6:.1f}M "
+        f"parameters. Its operators were chosen by one-shot architecture search with magicbert, "
+        f"and it was then trained on its own."
+    )
+
+
+def usage() -> str:
+    """Returns how to load the model."""
+    return (
+        "## Use\n\n"
+        "```python\n"
+        "from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline\n\n"
+        'folder = "path/to/this/folder"\n'
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)\n"
+        'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)\n'
+        'print(fill(f"The capital of France is {tokenizer.mask_token}."))\n'
+        "```\n\n"
+        "`AutoModel`, `AutoModelForSequenceClassification`, `AutoModelForTokenClassification` and "
+        "`AutoModelForQuestionAnswering` load it for fine-tuning. magicbert itself is not needed: "
+        "the Python files beside this card are the whole model. `manifest.json` holds the digest "
+        "of every file."
+    )
+
+
+def architecture_section(facts: CardFacts) -> str:
+    """Returns the stack, runs of equal layers in one row."""
+    rows = [
+        (f"{first}" if first == last else f"{first}-{last}", f"`{name}`")
+        for name, first, last in runs(facts.architecture)
+    ]
+    config = facts.config
+    return (
+        f"## Architecture\n\n`{facts.architecture}`\n\n"
+        f"Hidden size {config.hidden_size}, vocabulary {config.vocab_size:,}, up to "
+        f"{config.max_position_embeddings} positions, post-layer-norm. `mha{{heads}}` is "
+        "self-attention, `ffn{inner}` a feed-forward layer (4 x hidden without a number), "
+        "`conv{kernel}` two stacked separable convolutions, `conv{kernel}x{inner}` the widened "
+        f"form of them.\n\n{table(('layers', 'operator'), rows)}"
+    )
+
+
+def runs(architecture: Architecture) -> Iterator[tuple[str, int, int]]:
+    """Yields ``(operator, first layer, last layer)`` of equal neighbours, counted from 1."""
+    layer = 1
+    for name, group in itertools.groupby(architecture):
+        length = len(list(group))
+        yield name, layer, layer + length - 1
+        layer += length
+
+
+def cost_section(facts: CardFacts) -> str:
+    """Returns parameters and FLOPs, split by operator."""
+    total = facts.costs.cost(facts.architecture)
+    counts = {name: facts.architecture.operators.count(name) for name in facts.architecture}
+    parts = [("embeddings", "", facts.costs.fixed)]
+    parts += [
+        (f"`{name}`", str(counts[name]), cost)
+        for name, cost in facts.costs.by_operator(facts.architecture).items()
+    ]
+    parts.append(("**encoder**", str(len(facts.architecture)), total))
+    rows = [
+        (part, layers, f"{cost.parameters:,}", f"{cost.parameters / total.parameters:.1%}",
+         f"{cost.flops / 1e6:,.1f}")
+        for part, layers, cost in parts
+    ]  # fmt: skip
+    header = ("part", "layers", "parameters", "share", "MFLOPs")
+    return (
+        "## Cost\n\n"
+        f"{table(header, rows)}\n\n"
+        f"MFLOPs of one forward of {facts.length} tokens, a multiply-add counted as two. "
+        "The masked-language head is not counted."
+    )
+
+
+def score_section(facts: CardFacts) -> str:
+    """Returns how well the model predicts held-out text."""
+    result = facts.provenance.result
+    labels = (
+        ("valid_loss", "loss on held-out text (nats per predicted token)", ".4f"),
+        ("valid_accuracy", "accuracy on held-out text", ".4f"),
+        ("unigram_entropy", "unigram entropy of the same targets (nats)", ".4f"),
+        ("steps", "optimizer steps", ",d"),
+        ("tokens", "tokens seen", ",d"),
+    )
+    rows = [
+        (label, format(result[name], style))
+        for name, label, style in labels
+        if result.get(name) is not None
+    ]
+    if not rows:
+        return "## Scores\n\nThe training stage left no result."
+    note = "" if result.get("finished", True) else "\n\n**The training was not finished.**"
+    return f"## Scores\n\n{table(('masked-language modelling', ''), rows)}{note}"
+
+
+def provenance_section(facts: CardFacts) -> str:
+    """Returns the digests and versions that identify the model."""
+    origin = facts.provenance
+    rows = [
+        ("stage", origin.stage),
+        ("configuration", origin.config_digest),
+        ("prepared data", origin.data_digest),
+        ("tokenizer", origin.tokenizer_digest),
+        ("commit", origin.commit),
+        ("magicbert", origin.version),
+        *((name, version) for name, version in origin.packages.items()),
+    ]
+    named = [(name, f"`{value}`") for name, value in rows if value]
+    return f"## Provenance\n\n{table(('what', 'digest or version'), named)}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

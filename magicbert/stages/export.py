@@ -1,0 +1,80 @@
+"""``magicbert export``: the retrained model as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from magicbert.bert.cost import bert_cost_model
+from magicbert.bert.extraction import extract
+from magicbert.bert.saving import load_supernet
+from magicbert.bert.supernet import BertSupernet
+from magicbert.config.roots import ExportConfig
+from magicbert.config.sections import RunSection
+from magicbert.data.manifest import read_manifest
+from magicbert.errors import UserError
+from magicbert.export.huggingface import write_export
+from magicbert.export.model_card import CardFacts, model_card
+from magicbert.export.provenance import read_provenance
+from magicbert.space import Architecture
+from magicbert.trail import run_folder, stage_folder
+
+LOGGER = logging.getLogger("magicbert")
+
+
+def run(config: ExportConfig) -> None:
+    """Reads ``retrain/model`` and ``prepare/``, writes ``export/`` at the root of the run.
+
+    Raises:
+        UserError: a stage before this one is missing, or its files do not belong together.
+    """
+    prepared = run_folder(config.run) / "prepare"
+    manifest = read_manifest(prepared)
+    supernet, _ = load_supernet(trained_model(config.run))
+    if supernet.config.vocab_size != manifest.vocab_size:
+        raise UserError(
+            f"the model has {supernet.config.vocab_size} tokens and {prepared} has "
+            f"{manifest.vocab_size}: it was trained on other data; retrain it"
+        )
+    model = extract(supernet, only_architecture(supernet))
+    architecture = Architecture.parse(model.config.architecture)
+    provenance = read_provenance(stage_folder(config.run, "retrain"), manifest)
+    if not provenance.result.get("finished", False):
+        LOGGER.warning("the retraining is not finished: exporting what it has saved")
+    facts = CardFacts(
+        name=f"{config.run.name}-{config.run.label}" if config.run.label else config.run.name,
+        license=config.license,
+        language=config.language,
+        config=model.config,
+        architecture=architecture,
+        costs=bert_cost_model(model.config, architecture, manifest.length),
+        length=manifest.length,
+        provenance=provenance,
+    )
+    folder = stage_folder(config.run, "export")
+    write_export(folder, model, prepared / "tokenizer", model_card(facts), provenance)
+    LOGGER.info("exported %s to %s", architecture, folder)
+
+
+def trained_model(run: RunSection) -> Path:
+    """Returns the folder of the retrained model.
+
+    Raises:
+        UserError: there is none; the message lists the labels that have one.
+    """
+    folder = stage_folder(run, "retrain") / "model"
+    if folder.is_dir():
+        return folder
+    stages = sorted(path.parent.name for path in run_folder(run).glob("retrain*/model"))
+    others = f"; this run has {', '.join(stages)}: set run.label" if stages else ""
+    raise UserError(f"{folder}: no retrained model; run `magicbert retrain` first{others}")
+
+
+def only_architecture(supernet: BertSupernet) -> Architecture:
+    """Returns the one path of a retrained model; raises `UserError` if there are several."""
+    if supernet.space.count() != 1:
+        raise UserError(
+            f"the model holds {supernet.space.count()} architectures; only a retrained model "
+            "of one architecture can be exported"
+        )
+    return Architecture(tuple(names[0] for names in supernet.space.layers))
