@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -19,6 +20,7 @@ from magicbert.report.palette import CURVES, FONTS, INK, LINE, MUTED
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "magicbert",
+    "text.parse_math": False,
     "font.size": 11,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -74,7 +76,7 @@ def loss_plot(
         ratios = [3, 1][:rows]
         axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         for curve, colour in zip(curves, _cycle(len(curves)), strict=True):
-            _draw_curve(axes[0], curve, colour)
+            _draw_curve(axes[0], curve, colour, show_raw=len(curves) <= 2)
         if entropy is not None:
             axes[0].axhline(entropy, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.1)
             axes[0].annotate(
@@ -82,7 +84,7 @@ def loss_plot(
                 xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=10,
             )  # fmt: skip
         axes[0].set_ylabel("loss, nats per masked token")
-        axes[0].legend(loc="lower left", ncols=max(1, min(3, len(curves))))
+        axes[0].legend(loc="upper right", ncols=max(1, min(3, len(curves))))
         if rows == 2:
             axes[1].plot(*alignment, color=CURVES[3], linewidth=1.2)
             axes[1].set_ylabel("alignment")
@@ -93,10 +95,11 @@ def loss_plot(
     return svg(draw, height=4.6 if alignment[0] else 3.7, label="Loss over training steps")
 
 
-def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
+def _draw_curve(axes: Axes, curve: Curve, colour: str, *, show_raw: bool) -> None:
     steps, losses = curve.train
-    if steps:
+    if steps and show_raw:
         axes.plot(steps, losses, color=colour, linewidth=0.8, alpha=0.35)
+    if steps:
         axes.plot(steps, smooth(losses), color=colour, linewidth=1.6, label=f"{curve.name}, train")
     if curve.valid[0]:
         axes.plot(
@@ -107,12 +110,14 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Returns the running mean over a tenth of the curve, as far as it has gone."""
-    window = max(1, len(values) // 10)
-    return [
-        sum(values[max(0, end - window) : end]) / min(window, end)
-        for end in range(1, len(values) + 1)
-    ]
+    """Returns the centred running mean over a tenth of the curve, narrower where it starts."""
+    reach = len(values) // 20
+    means = []
+    for centre in range(len(values)):
+        half = min(reach, centre)
+        window = values[centre - half : centre + half + 1]
+        means.append(sum(window) / len(window))
+    return means
 
 
 def anchor_plot(events: Sequence[Mapping[str, Any]]) -> str:
@@ -159,10 +164,13 @@ def cost_plot(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        points = axes.scatter(
-            [row["parameters"] for row in scored], [row["loss"] for row in scored],
-            c=[row["round"] for row in scored], cmap=_rounds_map(), s=18, alpha=0.8, linewidths=0,
-        )  # fmt: skip
+        rounds = sorted({row["round"] for row in scored})
+        for number, colour in zip(rounds, _shades(len(rounds)), strict=True):
+            rows = [row for row in scored if row["round"] == number]
+            axes.plot(
+                [row["parameters"] for row in rows], [row["loss"] for row in rows], "o",
+                color=colour, markersize=4.2, markeredgewidth=0, alpha=0.85, label=str(number),
+            )  # fmt: skip
         axes.scatter(best["parameters"], best["loss"], marker="*", s=230, color=CURVES[1],
                      edgecolors="white", linewidths=1, zorder=3)  # fmt: skip
         axes.annotate("winner", (best["parameters"], best["loss"]), xytext=(9, -4),
@@ -175,10 +183,8 @@ def cost_plot(
         axes.set_ylabel("loss with inherited weights, nats")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.margins(x=0.08, y=0.1)
-        if len({row["round"] for row in scored}) > 1:
-            bar = figure.colorbar(points, ax=axes, label="round", aspect=30, pad=0.02)
-            bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-            bar.outline.set_visible(False)
+        if len(rounds) > 1:
+            axes.legend(title="round", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return svg(draw, height=4.0, label="Cost against loss of all scored candidates")
 
@@ -198,19 +204,20 @@ def score_plot(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for index, ((name, rows), colour) in enumerate(zip(models.items(), colours, strict=True)):
             for row in rows:
                 place = tasks.index(row["task"]) + (index - (len(models) - 1) / 2) * gap
-                axes.plot([row["minimum"], row["maximum"]], [place, place], color=colour,
+                low, middle, high = (100 * row[n] for n in ("minimum", "median", "maximum"))
+                axes.plot([low, high], [place, place], color=colour,
                           linewidth=4, alpha=0.35, solid_capstyle="round")  # fmt: skip
                 label = name if row is rows[0] else None
-                axes.plot(row["median"], place, "o", color=colour, markersize=6, label=label)
+                axes.plot(middle, place, "o", color=colour, markersize=6, label=label)
         axes.set_yticks(range(len(tasks)), tasks)
         axes.set_ylim(len(tasks) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("score of the task's metric: median and range over seeds")
+        axes.set_xlabel("score of the task's metric, times 100")
         if len(models) > 1:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=4)
             axes.set_ylim(len(tasks) - 0.4, -1.1)
 
-    height = 1.3 + 0.32 * max(1, len(models)) * len(tasks)
+    height = 1.2 + 0.22 * max(1, len(models)) * len(tasks)
     return svg(draw, height=height, label="Fine-tuning scores")
 
 
@@ -246,9 +253,10 @@ def short_count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _rounds_map() -> matplotlib.colors.Colormap:
-    shades = ["#c9dcea", "#4d94c4", "#0b3c5d"]
-    return matplotlib.colors.LinearSegmentedColormap.from_list("rounds", shades)
+def _shades(count: int) -> list[str]:
+    """Returns colours from light to dark, for things that have an order."""
+    colours = LinearSegmentedColormap.from_list("ordered", ["#b3cfe2", "#4d94c4", "#0b3c5d"])
+    return [to_hex(colours(index / max(1, count - 1))) for index in range(count)]
 
 
 def _cycle(count: int) -> list[str]:

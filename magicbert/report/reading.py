@@ -52,6 +52,11 @@ class StageRecord:
         """Name of the folder inside the run."""
         return f"{self.stage}-{self.label}" if self.label else self.stage
 
+    @property
+    def model_name(self) -> str:
+        """Name of the model that this stage trained: its label, else it is the search's winner."""
+        return self.label or "winner"
+
     def series(self, kind: str, name: str) -> tuple[list[int], list[float]]:
         """Returns steps and values of one metric.
 
@@ -148,16 +153,3 @@ def winner(run: RunRecords) -> Row | None:
         if results:
             return results[0]
     return None
-
-
-def summary_rows(record: StageRecord) -> list[Row]:
-    """Returns the fine-tuning summary of one model, best learning rate of each task only.
-
-    A task tried with several learning rates keeps the row with the highest median.
-    """
-    best: dict[str, Row] = {}
-    for row in (record.result or {}).get("summary", ()):
-        kept = best.get(row["task"])
-        if kept is None or row["median"] > kept["median"]:
-            best[row["task"]] = row
-    return list(best.values())

@@ -15,11 +15,12 @@ HEAD = 56  # room for rank, loss and parameters, above
 MAX_COLUMN = 110
 
 
-def stacks(results: Sequence[Mapping[str, Any]]) -> str:
-    """Draws one column per result, best first.
+def stacks(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Draws one column per architecture.
 
     Args:
         results: rows with architecture, loss and parameters.
+        names: what stands above each column.
     """
     paths = [str(row["architecture"]).split("-") for row in results]
     colours = operator_colours(name for path in paths for name in path)
@@ -34,7 +35,7 @@ def stacks(results: Sequence[Mapping[str, Any]]) -> str:
     parts += [_layer_number(layer, num_layers, block) for layer in range(num_layers)]
     for index, (row, path) in enumerate(zip(results, paths, strict=True)):
         left = GUTTER + index * column
-        parts += _caption(index, row, left + column / 2)
+        parts += _caption(names[index], row, left + column / 2)
         for layer, name in enumerate(path):
             top = HEAD + (num_layers - 1 - layer) * block
             parts.append(_block(name, colours[name], left + 3, top + 1, column - 6, block - 2))
@@ -77,9 +78,9 @@ def _block(name: str, colour: str, left: float, top: float, width: float, height
     )
 
 
-def _caption(index: int, row: Mapping[str, Any], middle: float) -> list[str]:
+def _caption(name: str, row: Mapping[str, Any], middle: float) -> list[str]:
     lines = (
-        (14, 13, INK, "bold", f"{index + 1}"),
+        (14, 13, INK, "bold", html.escape(name)),
         (30, 12, INK, "normal", f"{row['loss']:.3f}"),
         (46, 11, MUTED, "normal", short_count(row["parameters"])),
     )

@@ -24,7 +24,7 @@ from magicbert.config.roots import (
     SearchConfig,
 )
 from magicbert.errors import ConfigError
-from magicbert.report.reading import RunRecords, read_run, summary_rows, winner
+from magicbert.report.reading import RunRecords, read_run, winner
 from magicbert.trail import run_folder
 
 CHAIN: dict[str, type[Any]] = {
@@ -103,8 +103,8 @@ def result_rows(records: RunRecords) -> list[tuple[str, str]]:
         loss = (record.result or {})["valid_loss"]
         rows.append((f"{record.folder_name}, valid loss", f"{loss:.3f} nats per masked token"))
     for record in records.finished("finetune"):
-        for row in summary_rows(record):
+        for row in (record.result or {})["summary"]:
             seeds = "1 seed" if row["num_seeds"] == 1 else f"median of {row['num_seeds']} seeds"
             name = f"{record.folder_name}, {row['task']}"
-            rows.append((name, f"{row['metric']} {row['median']:.3f} ({seeds})"))
+            rows.append((name, f"{row['metric']} {100 * row['median']:.1f} ({seeds})"))
     return rows

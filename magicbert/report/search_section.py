@@ -1,0 +1,130 @@
+"""The sections on the search: what was found, what was scored, and what the winner costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from magicbert.report.palette import natural_order
+from magicbert.report.plots import cost_plot, short_count
+from magicbert.report.reading import RunRecords, StageRecord, winner
+from magicbert.report.section import CsvTable, Section, figure, paragraph
+from magicbert.report.stacks import stacks
+from magicbert.report.tables import Mark, Value, table
+from magicbert.space.architecture import Architecture
+from magicbert.space.cost import Cost, CostModel
+
+MAX_STACKS = 10
+SCORED_FIELDS = ("round", "architecture", "loss", "accuracy", "parameters", "flops")
+
+
+def search_section(run: RunRecords) -> Section:
+    """Best architectures as stacks, cost against loss, and the rounds of shrinking."""
+    parts: list[str] = []
+    csv_tables: list[CsvTable] = []
+    for record in run.finished("search"):
+        result: dict[str, Any] = record.result or {}
+        if not result["results"]:
+            continue
+        parts += _found(record, result)
+        rows = tuple(tuple(row.get(name) for name in SCORED_FIELDS) for row in result["scored"])
+        csv_tables.append(CsvTable(f"{record.folder_name}_scored", SCORED_FIELDS, rows))
+    return Section("search", "Search", tuple(parts), tuple(csv_tables))
+
+
+def cost_section(run: RunRecords, costs: CostModel | None) -> Section:
+    """Parameters and FLOPs of the winner, split by operator."""
+    best = winner(run)
+    if best is None or costs is None:
+        return Section("cost", "Cost of the winner")
+    rows = cost_rows(Architecture.parse(best["architecture"]), costs)
+    head = ("part", "layers", "parameters", "share", "FLOPs", "share of FLOPs")
+    note = "FLOPs of one forward of one full row; a multiply-add counts as two."
+    csv_rows = tuple((row[0], row[1], row[2], row[4]) for row in rows)
+    text = [
+        [row[0], row[1], row[2], Mark(f"{row[3]:.1%}"), Mark(short_count(row[4])),
+         Mark(f"{row[5]:.1%}")]
+        for row in rows
+    ]  # fmt: skip
+    return Section(
+        "cost",
+        "Cost of the winner",
+        (table(head, text), paragraph(note)),
+        (CsvTable("cost", ("part", "layers", "parameters", "flops"), csv_rows),),
+    )
+
+
+def cost_rows(
+    architecture: Architecture, costs: CostModel
+) -> list[tuple[str, int | None, int, float, float, float]]:
+    """Returns part, layers, parameters, their share, FLOPs, their share; the total comes last."""
+    total = costs.cost(architecture)
+    parts: list[tuple[str, int | None, Cost]] = [("embeddings", None, costs.fixed)]
+    names = architecture.operators
+    split = costs.by_operator(architecture)
+    parts += [(name, names.count(name), split[name]) for name in sorted(split, key=natural_order)]
+    parts.append(("total", len(names), total))
+    return [
+        (name, layers, cost.parameters, cost.parameters / max(total.parameters, 1),
+         cost.flops, cost.flops / max(total.flops, 1.0))
+        for name, layers, cost in parts
+    ]  # fmt: skip
+
+
+def _found(record: StageRecord, result: dict[str, Any]) -> list[str]:
+    best = result["results"][0]
+    limits = result.get("limits", {})
+    bounds = [
+        float(limits[name]) for name in ("min_parameters", "max_parameters") if limits.get(name)
+    ]
+    shown = result["results"][:MAX_STACKS]
+    parts = [
+        paragraph(_summary(record, result)),
+        figure(
+            stacks(shown, [str(rank + 1) for rank in range(len(shown))]),
+            "Best architectures, first layer at the bottom. Above each: rank, loss with inherited "
+            "weights in nats, parameters.",
+        ),
+        figure(
+            cost_plot(result["scored"], best, bounds),
+            "Every scored candidate: cost against loss with the supernet's weights.",
+        ),
+    ]
+    if result.get("rounds"):
+        head = ("round", "scored", "architectures left", "dropped operators")
+        parts.append(table(head, [_round(row) for row in result["rounds"]]))
+    return parts
+
+
+def _summary(record: StageRecord, result: dict[str, Any]) -> str:
+    limits = ", ".join(
+        f"{name.replace('_', ' ')} {short_count(value)}"
+        for name, value in result.get("limits", {}).items()
+        if value
+    )
+    where = f"{record.folder_name}: " if record.label else ""
+    return (
+        f"{where}{len(result['scored']):,} candidates scored with inherited weights; "
+        f"limits: {limits or 'none'}."
+    )
+
+
+def _round(row: dict[str, Any]) -> list[Value]:
+    space = row.get("space")
+    count: int | None = None
+    if space:
+        count = 1
+        for names in space:
+            count *= len(names)
+    dropped = row.get("dropped") or []
+    text = dropped if isinstance(dropped, str) else ", ".join(_dropped(item) for item in dropped)
+    left = None if count is None else Mark(f"{count:,}" if count < 1e9 else f"{count:.2e}")
+    return [row["round"], row["num_scored"], left, text or "–"]
+
+
+def _dropped(item: Any) -> str:
+    """Names one dropped candidate, whether it is given as a pair, a mapping or text."""
+    if isinstance(item, dict):
+        return f"layer {item['layer'] + 1} {item['operator']}"
+    if isinstance(item, (list, tuple)):
+        return f"layer {item[0] + 1} {item[1]}"
+    return str(item)

@@ -1,0 +1,49 @@
+"""report: reads a run's records and writes ``report.html`` and the numbers behind its plots."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from magicbert.bert.cost import bert_cost_model
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.saving import RECORD, SCHEMA
+from magicbert.config.roots import ReportConfig
+from magicbert.records import read_record
+from magicbert.report.page import build_page
+from magicbert.report.reading import RunRecords, read_run, winner
+from magicbert.space.architecture import Architecture
+from magicbert.space.cost import CostModel
+from magicbert.trail import run_folder
+
+LOGGER = logging.getLogger("magicbert")
+
+
+def run(config: ReportConfig) -> None:
+    """Draws the page; stages that have not run are named as such.
+
+    Raises:
+        UserError: there is no such run, or a record is damaged.
+    """
+    folder = run_folder(config.run)
+    records = read_run(folder)
+    page = build_page(records, title=config.title, costs=cost_model(folder, records))
+    page.write(folder / "report.html", folder / "report")
+    LOGGER.info("report: %s", folder / "report.html")
+
+
+def cost_model(folder: Path, records: RunRecords) -> CostModel | None:
+    """Returns the cost of the winner's operators, or ``None`` before a search.
+
+    The sizes of the encoder stand in the record of the supernet it was found in.
+    """
+    best = winner(records)
+    supernets = sorted(folder.glob(f"pretrain*/supernet/{RECORD}"))
+    if best is None or not supernets or not records.finished("prepare"):
+        return None
+    sizes: dict[str, Any] = read_record(supernets[0], SCHEMA)["config"]
+    operators = Architecture.parse(best["architecture"])
+    manifest = records.finished("prepare")[0].result or {}
+    encoder = MagicBertConfig(architecture=str(operators), **sizes)
+    return bert_cost_model(encoder, operators, manifest["length"])

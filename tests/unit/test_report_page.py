@@ -1,0 +1,230 @@
+"""The page of a run: whole, partial, hostile and damaged runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from synthetic_run import (
+    SIZES,
+    write_finetune,
+    write_prepare,
+    write_pretrain,
+    write_retrain,
+    write_run,
+    write_search,
+)
+
+from magicbert.errors import UserError
+from magicbert.records import write_record
+from magicbert.report.page import Page, build_page
+from magicbert.report.reading import read_run
+from magicbert.space.cost import Cost, CostModel
+
+COSTS = CostModel({name: Cost(size, 60.0 * size) for name, size in SIZES.items()}, Cost(540_000))
+VOID = {"meta", "br", "link", "hr", "img", "input"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags are balanced; collects tags, attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def outline(page: Page) -> Outline:
+    reader = Outline()
+    reader.feed(page.html)
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+def section(page: Page, anchor: str) -> str:
+    match = re.search(rf'<section><h2 id="{anchor}">.*?</section>', page.html, re.DOTALL)
+    assert match
+    return match.group()
+
+
+def words(page: Page) -> str:
+    return " ".join("".join(outline(page).text).split())
+
+
+def test_whole_run_has_its_figures_and_numbers(tmp_path):
+    run = read_run(write_run(tmp_path / "demo"))
+    page = build_page(run, costs=COSTS)
+    text = words(page)
+    assert outline(page).text.count("demo") == 1
+    for figure in ("5.534", "0.88 nats below", "5.170", "78.0", "1.45M"):
+        assert figure in text
+    drawings = {"pretraining": 2, "search": 2, "retraining": 2, "finetuning": 1, "cost": 0}
+    assert {a: section(page, a).count("<figure>") for a in drawings} == drawings
+    assert "Not run" not in text
+    assert "MAGIC-AT, k = 1, lambda = 0.5" in text
+    assert "left out" in text
+    assert "not UTF-8" in text
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path):
+    page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
+    reader = outline(page)
+    assert not {"script", "link", "img", "iframe", "object"} & set(reader.tags)
+    for tag, name, value in reader.attributes:
+        if name in ("href", "src", "xlink:href"):
+            assert value.startswith("#"), (tag, name, value)
+        assert "url(http" not in value
+    assert "@import" not in page.html
+    # Addresses of name spaces are names, not addresses; there are no others.
+    assert not re.search(r"https?://(?!www\.w3\.org/)", page.html)
+
+
+def test_every_drawing_is_valid_svg_without_fixed_size(tmp_path):
+    page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
+    drawings = re.findall(r"<svg.*?</svg>", page.html, re.DOTALL)
+    assert len(drawings) == 8
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.get("viewBox")
+        assert root.get("width") is None
+        assert root.get("aria-label")
+
+
+@pytest.mark.parametrize(
+    ("write", "run_sections"),
+    [
+        (lambda folder: write_prepare(folder), {"data", "provenance"}),
+        (lambda folder: write_pretrain(folder), {"pretraining", "provenance"}),
+        (lambda folder: write_search(folder, num_layers=24), {"search", "provenance"}),
+        (lambda folder: write_retrain(folder, "", 5.0, 3), {"retraining", "provenance"}),
+        (lambda folder: write_finetune(folder, "", ("rte",), 0.5), {"finetuning", "provenance"}),
+        (lambda folder: folder.mkdir(), set()),
+    ],
+    ids=["prepare", "pretrain", "search", "retrain", "finetune", "nothing"],
+)
+def test_stages_that_did_not_run_are_named_as_such(write, run_sections, tmp_path):
+    folder = tmp_path / "partial"
+    write(folder)
+    page = build_page(read_run(folder))
+    outline(page)
+    anchors = ("data", "pretraining", "search", "retraining", "finetuning", "provenance")
+    ran = {anchor for anchor in anchors if "Not run" not in section(page, anchor)}
+    assert ran == run_sections
+
+
+def test_a_training_without_a_result_shows_its_curve(tmp_path):
+    folder = tmp_path / "half"
+    write_pretrain(folder)
+    (folder / "pretrain" / "result.json").unlink()
+    part = section(build_page(read_run(folder)), "pretraining")
+    assert "<figure>" in part
+    assert "Not finished" in part
+
+
+def test_several_models_stand_side_by_side(tmp_path):
+    folder = write_run(tmp_path / "demo", tasks=("cola", "rte"))
+    write_retrain(folder, "bert", 5.3, 12)
+    write_finetune(folder, "bert", ("cola",), 0.6)
+    page = build_page(read_run(folder))
+    table = section(page, "finetuning")
+    heads = re.findall(r"<th[^>]*>([^<]*)</th>", table)
+    assert heads == ["task", "metric", "winner", "bert"]
+    means = re.findall(r"<td[^>]*>([^<]*)</td>", table.split("mean of medians")[1])
+    assert means[1:] == ["79.0", "–"], "no mean over tasks that one model has not seen"
+    assert "bert, valid" in section(page, "retraining")
+
+
+def test_text_of_users_is_escaped_everywhere(tmp_path):
+    bad = "<script>alert(1)</script>&'\"$x$"
+    folder = tmp_path / "demo"
+    write_run(folder, tasks=(bad,))
+    write_retrain(folder, "b<i>$", 5.0, 12)
+    environment = json.dumps({"commit": bad, "python": bad, "packages": {bad: bad}})
+    (folder / "pretrain" / "environment.json").write_text(environment)
+    (folder / "pretrain" / "config.yaml").write_text(f"run: {{name: {json.dumps(bad)}}}\n")
+    page = build_page(read_run(folder), title=bad, costs=COSTS)
+    reader = outline(page)
+    assert "script" not in reader.tags
+    assert "i" not in reader.tags
+    assert bad in "".join(reader.text)
+
+
+def test_steps_repeated_by_a_resumed_run_count_once(tmp_path):
+    write_pretrain(tmp_path / "demo")
+    file = tmp_path / "demo" / "pretrain" / "metrics.jsonl"
+    with file.open("a") as stream:
+        stream.write(json.dumps({"kind": "valid", "step": 300, "loss": 1.25, "accuracy": 1}) + "\n")
+        stream.write(json.dumps({"kind": "valid", "step": 350, "accuracy": 1}) + "\n")
+    (record,) = read_run(tmp_path / "demo").of("pretrain")
+    steps, losses = record.series("valid", "loss")
+    assert steps == [50, 100, 150, 200, 250, 300]
+    assert losses[-1] == 1.25
+
+
+def test_labels_are_read_plain_folder_first(tmp_path):
+    folder = tmp_path / "demo"
+    for label in ("b-2", "", "a"):
+        write_retrain(folder, label, 5.0, 3)
+    (folder / "retrained").mkdir()
+    records = read_run(folder).of("retrain")
+    assert [record.label for record in records] == ["", "a", "b-2"]
+
+
+def test_plots_stand_as_csv_too(tmp_path):
+    page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
+    page.write(tmp_path / "out" / "report.html", tmp_path / "out" / "report")
+    tables = {}
+    for file in (tmp_path / "out" / "report").iterdir():
+        with file.open(newline="") as stream:
+            tables[file.stem] = list(csv.DictReader(stream))
+    assert set(tables) == {"pretrain_loss", "search_scored", "cost", "retrain_loss", "finetune"}
+    valid = [row for row in tables["retrain_loss"] if row["split"] == "valid"]
+    assert [int(row["step"]) for row in valid] == [50, 100, 150, 200, 250, 300]
+    assert len(tables["search_scored"]) == 240
+    total = tables["cost"].pop()
+    assert int(total["parameters"]) == sum(int(row["parameters"]) for row in tables["cost"])
+    assert int(total["parameters"]) == 540_000 + sum(
+        SIZES[row["part"]] * int(row["layers"]) for row in tables["cost"][1:]
+    )
+
+
+def test_a_run_that_is_not_there_and_a_damaged_one(tmp_path):
+    with pytest.raises(UserError, match="no such run"):
+        read_run(tmp_path / "missing")
+    write_prepare(tmp_path / "demo")
+    manifest = tmp_path / "demo" / "prepare" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("4096", "4097"))
+    with pytest.raises(UserError, match="damaged"):
+        read_run(tmp_path / "demo")
+
+
+def test_a_search_without_results_is_no_winner(tmp_path):
+    payload = {"results": [], "scored": [], "limits": {}, "rounds": [], "supernet_digest": ""}
+    file = tmp_path / "demo" / "search" / "architectures.json"
+    write_record(file, "magicbert/architectures/1", payload)
+    page = build_page(read_run(Path(tmp_path / "demo")))
+    assert "Not run" in section(page, "search")
