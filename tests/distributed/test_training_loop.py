@@ -1,0 +1,49 @@
+"""Whole runs of the loop on real ranks: resume, checkpoints, time limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ranks import run_ranks
+
+pytestmark = pytest.mark.distributed
+STEPS = 12
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What the first rank found, from one start of the processes."""
+    folder = tmp_path_factory.mktemp("loop")
+    return run_ranks("loop_worker:everything", request.param, folder)[0]
+
+
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_by_bit(found: Any) -> None:
+    for case in found["resume"]:
+        assert case["endings"] == ["finished", "interrupted", "finished"]
+        assert case["cut at"] == 5
+        assert case["num steps"] == STEPS
+        assert case["anchors"] > 2, "the anchor policy must take part in the test"
+        assert case["steps equal"], "losses, norms, paths, anchors and scores of every step"
+        assert case["weights equal"]
+        assert case["valid"][0] == case["valid"][1]
+        assert case["tokens"][0] == case["tokens"][1]
+
+
+def test_old_checkpoints_go(found: Any) -> None:
+    assert found["guard"]["kept"] == ["step-12", "step-8"]
+
+
+def test_another_config_is_refused_with_a_diff(found: Any) -> None:
+    message = found["guard"]["other config"]
+    assert "a checkpoint of another space or another config" in message
+    assert "training.num_steps: 12 -> 13" in message
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(found: Any) -> None:
+    assert found["guard"]["ending"] == "finished"
+    assert found["guard"]["retrained"] == 4  # from step 8 to step 12
+
+
+def test_a_time_limit_leaves_a_checkpoint_to_go_on_from(found: Any) -> None:
+    assert found["time"] == [["out of time", 1], ["out of time", 2], ["finished", STEPS]]
