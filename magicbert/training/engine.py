@@ -94,9 +94,13 @@ class TrainingEngine:
         return self.engine(*inputs)
 
     def step(self) -> Tensor:
-        """Updates the path's weights; returns the gradient norm, on the device."""
+        """Updates the path's weights; returns the gradient norm, on the device.
+
+        Stock DeepSpeed knows no norm at stage 0 in fp32: NaN.
+        """
         self.engine.step()
-        return torch.as_tensor(self.engine.get_global_grad_norm())
+        norm = self.engine.get_global_grad_norm()
+        return torch.as_tensor(float("nan") if norm is None else norm)
 
     def num_skipped_steps(self) -> float:
         """Returns how many steps were skipped for a gradient that was not finite (waits)."""
