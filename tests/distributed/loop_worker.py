@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
 from torch import Tensor
+from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
 
 from magicbert.config.roots import PretrainConfig
 from magicbert.config.sections import (
