@@ -89,7 +89,8 @@ class RetrainConfig:
     launch: LaunchSection = section(LaunchSection)
     architecture: str = option(
         "best",
-        "'best' (the search's winner), 'rank:N' (its N-th), or a string such as mha4-ffn-conv3",
+        "'best' (the search's winner), 'rank:N' (its N-th), 'random:N' (drawn within its limits), "
+        "or a string such as mha4-ffn-conv3",
     )
     start: Literal["scratch", "inherited"] = option(
         "scratch", "initial weights: new, or those of the supernet's path"

@@ -310,6 +310,9 @@ class SearchSection:
     num_final_batches: int = option(20, "dev batches that rank the finalists")
     rows_per_batch: int = option(32, "rows of one dev batch")
     num_results: int = option(10, "architectures written")
+    num_random: int = option(
+        4, "architectures drawn uniformly within the limits, written as baselines to retrain"
+    )
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
@@ -319,7 +322,9 @@ class SearchSection:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 yield f"{name}: must be at least 1, got {getattr(self, name)}"
-        for name in ("seed", "num_rounds", "max_parameters", "min_parameters", "max_flops"):
+        for name in (
+            "seed", "num_rounds", "max_parameters", "min_parameters", "max_flops", "num_random",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 yield f"{name}: must be 0 or more, got {getattr(self, name)}"
         if not 0.0 <= self.drop_fraction < 1.0:

@@ -16,6 +16,8 @@ from magicbert.stages.encoder_training import EncoderTraining
 from magicbert.trail import run_folder, stage_folder
 
 ARCHITECTURES_SCHEMA = "magicbert/architectures/1"
+# What an architecture can be called by, and the list of the search's result that it stands in.
+LISTS = {"rank": "results", "random": "random"}
 
 
 def run(config: RetrainConfig) -> None:
@@ -40,25 +42,26 @@ def run(config: RetrainConfig) -> None:
 
 
 def choose_architecture(wanted: str, search: Path) -> Architecture:
-    """Returns the architecture that ``best``, ``rank:N`` or a string asks for.
+    """Returns the architecture that ``best``, ``rank:N``, ``random:N`` or a string asks for.
 
     Args:
-        wanted: ``best`` is ``rank:1``, the search's winner.
+        wanted: ``best`` is ``rank:1``, the search's winner; ``random:N`` is the N-th of those
+            drawn uniformly within its limits.
         search: the folder of the search's result.
 
     Raises:
         UserError: there is no such rank, or the string is none.
     """
-    if wanted != "best" and not wanted.startswith("rank:"):
+    kind, _, number = ("rank:1" if wanted == "best" else wanted).partition(":")
+    if kind not in LISTS:
         return Architecture.parse(wanted)
-    number = wanted.removeprefix("rank:") if wanted != "best" else "1"
-    results = read_record(search / "architectures.json", ARCHITECTURES_SCHEMA)["results"]
-    if not number.isdecimal() or not 1 <= int(number) <= len(results):
+    listed = read_record(search / "architectures.json", ARCHITECTURES_SCHEMA)[LISTS[kind]]
+    if not number.isdecimal() or not 1 <= int(number) <= len(listed):
         raise UserError(
-            f"architecture: {wanted!r}: the search wrote ranks 1..{len(results)}; "
-            "use 'best', 'rank:N' or a string such as mha4-ffn-conv3"
+            f"architecture: {wanted!r}: the search wrote {kind}:1..{len(listed)}; "
+            "use 'best', 'rank:N', 'random:N' or a string such as mha4-ffn-conv3"
         )
-    return Architecture.parse(results[int(number) - 1]["architecture"])
+    return Architecture.parse(listed[int(number) - 1]["architecture"])
 
 
 def inherit(config: RetrainConfig, root: Path, architecture: Architecture) -> BertSupernet | None:

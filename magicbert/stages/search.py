@@ -26,6 +26,8 @@ from magicbert.search.progress import watched
 from magicbert.search.progressive import ProgressiveSearch, Round
 from magicbert.search.score_file import ScoreFile
 from magicbert.space import CostModel, Limits
+from magicbert.space.feasible import FeasiblePaths
+from magicbert.space.randomness import keyed_generator
 from magicbert.trail import Trail, run_folder, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -164,6 +166,18 @@ def report_round(finished: Round, trail: Trail) -> None:
     )
 
 
+def random_baselines(section: SearchSection, search: ProgressiveSearch) -> list[dict[str, Any]]:
+    """Returns architectures drawn uniformly within the limits: what the winner must beat."""
+    paths = FeasiblePaths(search.space, search.model, search.limits)
+    generator = keyed_generator(section.seed, "random-baselines", 0)
+    drawn = paths.draw(section.num_random, generator) if section.num_random else ()
+    costs = [(path, search.model.cost(path)) for path in drawn]
+    return [
+        {"architecture": str(path), "parameters": cost.parameters, "flops": cost.flops}
+        for path, cost in costs
+    ]
+
+
 def write_result(
     file: Path,
     section: SearchSection,
@@ -171,9 +185,10 @@ def write_result(
     best: list[Candidate],
     origin: dict[str, Any],
 ) -> None:
-    """Writes the best architectures, every scored one, and the rounds."""
+    """Writes the best architectures, random ones, every scored one, and the rounds."""
     payload = {
         "results": [candidate.to_json() for candidate in best],
+        "random": random_baselines(section, search),
         "scored": [{**c.to_json(), "round": c.round} for c in search.scored()],
         "limits": dataclasses.asdict(search.limits),
         "rounds": [
