@@ -114,6 +114,14 @@ class Limits:
             excess += cost.flops / self.max_flops - 1
         return excess
 
+    def widened(self, slack: Cost) -> Limits:
+        """Returns limits that every cost within ``slack`` of an admitted one keeps."""
+        return Limits(
+            self.max_parameters and self.max_parameters + slack.parameters,
+            max(self.min_parameters - slack.parameters, 0),
+            self.max_flops and self.max_flops + slack.flops,
+        )
+
     def _given(self) -> Iterator[tuple[str, int | float]]:
         for name in ("max_parameters", "min_parameters", "max_flops"):
             if getattr(self, name):

@@ -73,12 +73,21 @@ class FeasiblePaths:
         self.model = model
         self.limits = limits
         self.is_exact = True
+        wide = limits
         try:
             self._totals = self._build(self._limited_figures, MAX_NODES)
         except TooManyNodesError:
             self.is_exact = False
-            self._totals = self._build(self._grid_cell(), 2 * GRID_CELLS)
-        self._admitted = [node for node in self._totals if limits.admits(node.cost)]
+            cell = self._grid_cell()
+            self._totals = self._build(
+                lambda cost: self._limited_figures(
+                    Cost(cost.parameters // cell.parameters, cost.flops // cell.flops)
+                ),
+                2 * GRID_CELLS,
+            )
+            # A node at the edge of the limits holds paths on both sides.
+            wide = limits.widened(cell)
+        self._admitted = [node for node in self._totals if wide.admits(node.cost)]
 
     def count(self) -> int:
         """Returns how many architectures keep the limits."""
@@ -91,14 +100,14 @@ class FeasiblePaths:
 
     def draw(self, number: int, generator: np.random.Generator) -> list[Architecture]:
         """Returns ``number`` distinct architectures, drawn uniformly; all if there are fewer."""
-        if self.count() <= ENUMERATION_FACTOR * number:
+        if self.is_exact and self.count() <= ENUMERATION_FACTOR * number:
             everything = sorted(self.enumerate())
             if len(everything) <= number:
                 return everything
             chosen = generator.choice(len(everything), number, replace=False)
             return [everything[index] for index in chosen]
         drawn: dict[Architecture, None] = {}
-        for _ in range(TRIES_PER_DRAW * number):
+        for _ in range(TRIES_PER_DRAW * number if self._admitted else 0):
             architecture = self._draw_one(generator)
             if self._is_admitted(architecture):
                 drawn[architecture] = None
@@ -109,10 +118,12 @@ class FeasiblePaths:
     def nearest(self) -> Architecture:
         """Returns what misses the limits by the least (`Limits.excess`); the smallest of equals."""
 
-        def key(node: Node) -> tuple[float, int, float]:
-            return self.limits.excess(node.cost), node.cost.parameters, node.cost.flops
+        def key(cost: Cost) -> tuple[float, int, float]:
+            return self.limits.excess(cost), cost.parameters, cost.flops
 
-        return next(paths_to(min(self._totals, key=key), self.space.num_layers))
+        node = min(self._totals, key=lambda node: key(node.cost))
+        candidates = [next(paths_to(node, self.space.num_layers)), *self._extremes()]
+        return min(candidates, key=lambda path: key(self.model.cost(path)))
 
     def check(self) -> None:
         """Raises `UserError` with the nearest architecture if none keeps the limits."""
@@ -135,9 +146,12 @@ class FeasiblePaths:
             for node in nodes:
                 for name, cost in steps:
                     total = node.cost + cost
-                    following.setdefault(key(total), Node(total)).add(name, node, total)
-            if len(following) > max_nodes:
-                raise TooManyNodesError
+                    place = key(total)
+                    if place not in following:
+                        following[place] = Node(total)
+                    following[place].add(name, node, total)
+                if len(following) > max_nodes:
+                    raise TooManyNodesError
             nodes = list(following.values())
         return nodes
 
@@ -151,14 +165,13 @@ class FeasiblePaths:
             figures.append(cost.flops)
         return tuple(figures)
 
-    def _grid_cell(self) -> Callable[[Cost], Hashable]:
-        """Returns the function from a cost to its cell on a grid of about `GRID_CELLS`."""
-        lows, highs = (self._limited_figures(cost) for cost in self.model.range(self.space))
-        cells = GRID_CELLS ** (1 / len(lows))
-        widths = [max((high - low) / cells, 1.0) for low, high in zip(lows, highs, strict=True)]
-        return lambda cost: tuple(
-            figure // width
-            for figure, width in zip(self._limited_figures(cost), widths, strict=True)
+    def _grid_cell(self) -> Cost:
+        """Returns the size of one cell, for about `GRID_CELLS` over the limited figures."""
+        low, high = self.model.range(self.space)
+        cells = GRID_CELLS ** (1 / max(len(self._limited_figures(low)), 1))
+        return Cost(
+            max(int((high.parameters - low.parameters) / cells), 1),
+            max((high.flops - low.flops) / cells, 1.0),
         )
 
     def _extremes(self) -> Iterator[Architecture]:
