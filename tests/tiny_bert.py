@@ -22,6 +22,7 @@ def save_tiny_bert(folder: Path, words: Sequence[str], *, hidden: int = 16) -> P
     config = BertConfig(
         vocab_size=len(pieces), hidden_size=hidden, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=2 * hidden, max_position_embeddings=64, num_labels=2,
+        initializer_range=0.2,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     return folder

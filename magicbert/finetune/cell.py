@@ -23,6 +23,7 @@ from magicbert.finetune.tasks import Task
 ADAM_BETA2 = 0.98
 ADAM_EPSILON = 1e-6
 EVAL_BATCH_SIZE = 64
+MAX_WARMUP_SHARE = 0.9999
 Logits = NDArray[np.float64]  # [rows, outputs]
 
 
@@ -91,6 +92,8 @@ def finetune_cell(
         )
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
+        # With "group_by_length" the Trainer would shuffle the rows that it predicts, too.
+        trainer.args.train_sampling_strategy = "sequential"
         logits = [predict(trainer, item.dev) for item in data.parts]
         final = [
             values if item.test is None else predict(trainer, item.test)
@@ -128,7 +131,8 @@ def training_arguments(
         num_train_epochs=settings.num_epochs,
         learning_rate=cell.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=settings.warmup_ratio,
+        # Below 1 the Trainer reads a share of the steps, from 1 on a number of steps.
+        warmup_steps=min(settings.warmup_ratio, MAX_WARMUP_SHARE),
         weight_decay=settings.weight_decay,
         adam_beta2=ADAM_BETA2,
         adam_epsilon=ADAM_EPSILON,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from magicbert.errors import UserError
 from magicbert.finetune.examples import Examples, PartExamples, TaskData
 from magicbert.finetune.tasks import Part, Task
 
@@ -121,6 +122,15 @@ def encode(examples: Examples, tokenizer: Any, max_length: int) -> EncodedRows:
 
 
 def usable_length(wanted: int, tokenizer: Any, max_positions: int) -> int:
-    """Returns the row length that configuration, tokenizer and model all allow."""
-    limits = [wanted, tokenizer.model_max_length, max_positions or wanted]
-    return int(min(limits))
+    """Returns the row length that configuration, tokenizer and model all allow.
+
+    Raises:
+        UserError: a pair of texts has no room in it.
+    """
+    length = int(min(wanted, tokenizer.model_max_length, max_positions or wanted))
+    needed = tokenizer.num_special_tokens_to_add(pair=True) + 2
+    if length < needed:
+        raise UserError(
+            f"finetune.max_length: rows of {length} tokens cannot hold a pair; {needed} are needed"
+        )
+    return length

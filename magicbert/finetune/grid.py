@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from magicbert.config.sections import FinetuneSection
@@ -27,7 +28,7 @@ class Grid:
     """Fine-tunes one model on several tasks.
 
     Args:
-        trail: the stage's trail; results stand in its folder.
+        folder: the stage's folder; results stand there.
         settings: grid and training settings.
         start: the model.
         tokenizer: the model's own.
@@ -36,14 +37,13 @@ class Grid:
 
     def __init__(
         self,
-        trail: Trail,
+        folder: Path,
         settings: FinetuneSection,
         start: Pretrained,
         tokenizer: Any,
         data: Sequence[TaskData],
     ) -> None:
-        self.trail = trail
-        self.folder = trail.folder
+        self.folder = folder
         self.settings = settings
         self.start = start
         self.data = data
@@ -51,7 +51,7 @@ class Grid:
         self.kept = KeptWeights(self.folder / "mnli-weights", start.identity)
         self.rows: list[Row] = []
         self.predictions: list[dict[str, Any]] = []
-        self.num_cells = len(data) * len(settings.learning_rates) * len(settings.seeds)
+        self.num_cells = sum(len(self.cells(item.task)) for item in data)
         self.tokenizer = tokenizer
         self.max_length = usable_length(settings.max_length, self.tokenizer, start.max_positions)
         self.deadline = time.monotonic() + 60 * (settings.max_minutes or float("inf"))
@@ -62,17 +62,17 @@ class Grid:
         """Returns whether every cell has a row."""
         return len(self.rows) == self.num_cells
 
-    def run(self) -> list[Row]:
+    def run(self, trail: Trail) -> list[Row]:
         """Trains what is missing until done or out of time; returns the summary."""
         if self.max_length < self.settings.max_length:
             LOGGER.info("%s reads at most %d tokens: longer rows are cut there",
                         self.start.name, self.max_length)  # fmt: skip
         for data in self.data:
-            if not self.run_task(data):
+            if not self.run_task(data, trail):
                 break
         return summarize(self.rows)
 
-    def run_task(self, data: TaskData) -> bool:
+    def run_task(self, data: TaskData, trail: Trail) -> bool:
         """Runs the cells of one task; returns whether there was time for all."""
         weights = self.warm_start(data.task)
         settings = self.cell_settings(data, weights)
@@ -84,6 +84,7 @@ class Grid:
                     return False
                 encoded = encoded or encode_task(data, self.tokenizer, self.max_length)
                 row = self.train(cell, encoded, settings, bool(weights))
+                trail.record("cell", **row)
             else:
                 LOGGER.info("%s: done before", cell)
             self.rows.append(row)
@@ -105,7 +106,6 @@ class Grid:
         if data.task.name == "mnli" and self.settings.mnli_warm_start and not outcome.diverged:
             self.kept.offer(outcome.model, row, digest_of(settings))
         self.store.save(cell, settings, data.task, row, outcome)
-        self.trail.record("cell", **row)
         self.num_trained += 1
         if outcome.diverged:
             LOGGER.warning("%s: diverged, counted as 0", cell)
@@ -116,12 +116,9 @@ class Grid:
         return row
 
     def cells(self, task: Task) -> list[Cell]:
-        """Returns the cells of one task."""
-        return [
-            Cell(task.name, rate, seed)
-            for rate in self.settings.learning_rates
-            for seed in self.settings.seeds
-        ]
+        """Returns the cells of one task, each once."""
+        rates, seeds = self.settings.learning_rates, self.settings.seeds
+        return list(dict.fromkeys(Cell(task.name, rate, seed) for rate in rates for seed in seeds))
 
     def is_late(self) -> bool:
         """Returns whether time is up; the first cell is always trained, so every call gets on."""

@@ -46,7 +46,7 @@ def glue_folder(settings: FinetuneSection) -> Path | None:
         UserError: ``finetune.data`` names something that is not a folder.
     """
     if settings.data:
-        folder = Path(settings.data)
+        folder = Path(os.path.expandvars(settings.data)).expanduser()
         if not folder.is_dir():
             raise UserError(f"finetune.data: {folder} is not a folder")
         return folder

@@ -31,14 +31,14 @@ def run(config: FinetuneConfig) -> None:
     start = find_pretrained(config)
     tokenizer = load_tokenizer(start)
     data = [read_task(task, settings, folder) for task in tasks]
+    grid = Grid(folder, settings, start, tokenizer, data)
     with Trail(folder, config) as trail:
         for item in data:
             LOGGER.info(
                 "%s: %d training rows from %s",
                 item.task.name, len(item.train), item.train.source.name,
             )  # fmt: skip
-        grid = Grid(trail, settings, start, tokenizer, data)
-        summary = grid.run()
+        summary = grid.run(trail)
         Console().print(summary_table(f"Fine-tuning of {start.name}, dev scores x 100", summary))
         if grid.is_finished:
             LOGGER.info("results: %s", folder / "results.json")
