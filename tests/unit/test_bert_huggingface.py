@@ -101,9 +101,7 @@ def test_bad_input_is_explained() -> None:
         model()
     with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
         model(tokens(), inputs_embeds=torch.zeros(2, LENGTH, 16))
-    with pytest.raises(
-        ValueError, match=r"attention_mask must have the shape.*\[2, 14\].*\[2, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"attention_mask must .* \[2, 14\], got \[2, 3\]"):
         model(tokens(), torch.ones(2, 3))
     with pytest.raises(ValueError, match="21 tokens is longer than the 20 positions"):
         model(torch.ones(1, 21, dtype=torch.long))
@@ -192,22 +190,25 @@ def enable_checkpointing(model: torch.nn.Module) -> None:
         model.gradient_checkpointing_enable()
 
 
+def gradients(is_checkpointed: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """Returns the gradients of one backward, and how often the second layer ran."""
+    model = build(
+        MagicBertForMaskedLM, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    ).train()
+    if is_checkpointed:
+        enable_checkpointing(model)
+    calls: list[int] = []
+    model.model.encoder.layers[1].register_forward_pre_hook(lambda *_: calls.append(1))
+    model(tokens(), MASK, labels=tokens()).loss.backward()
+    return {name: p.grad for name, p in model.named_parameters()}, len(calls)
+
+
 def test_gradient_checkpointing_changes_no_gradient() -> None:
-    labels = tokens()
-    gradients = []
-    for enabled in (False, True):
-        model = build(MagicBertForMaskedLM, hidden_dropout_prob=0.0,
-                      attention_probs_dropout_prob=0.0).train()  # fmt: skip
-        calls = []
-        if enabled:
-            enable_checkpointing(model)
-            layer = model.model.encoder.layers[1]
-            layer.register_forward_pre_hook(lambda *_: calls.append(1))
-        model(tokens(), MASK, labels=labels).loss.backward()
-        assert len(calls) == (2 if enabled else 0)
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient)
+    plain, num_plain = gradients(False)
+    checkpointed, num_checkpointed = gradients(True)
+    assert (num_plain, num_checkpointed) == (1, 2)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient)
 
 
 def test_new_heads_are_initialised_and_loaded_weights_kept(tmp_path: Path) -> None:
