@@ -13,7 +13,8 @@ from magicbert.config.deepspeed_dict import deepspeed_dict
 from magicbert.config.sections import OptimizerSection, TrainingSection
 from magicbert.space import Architecture
 from magicbert.training.module import TrainingModule
-from magicbert.training.path_sparse import build_path_sparse_engine, parameter_groups
+from magicbert.training.path_sparse.engine import build_path_sparse_engine
+from magicbert.training.path_sparse.groups import parameter_groups
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 
 Policy = Literal["path-sparse", "stock"]

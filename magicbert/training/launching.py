@@ -29,8 +29,8 @@ from magicbert.training.environment import (
     prepare_operators,
     single_rank,
 )
-from magicbert.training.path_sparse.versions import check_deepspeed_version
 from magicbert.training.ranks import AgreedError
+from magicbert.training.versions import check_deepspeed_version
 
 LOGGER = logging.getLogger("magicbert")
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: start again with the same command
@@ -92,6 +92,8 @@ def run_as_rank(
     """Checks and trains in one of several ranks; a user's mistake is printed by the first."""
     is_first = os.environ["RANK"] == "0"
     num_ranks = int(os.environ["WORLD_SIZE"])
+    if not is_first:
+        LOGGER.setLevel(logging.WARNING)
     try:
         check_machine(training)
         check(num_ranks)

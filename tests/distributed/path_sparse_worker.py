@@ -16,7 +16,7 @@ from magicbert.config.sections import AlignmentSection, OptimizerSection, Traini
 from magicbert.space import Architecture
 from magicbert.training.engine import Policy, TrainingEngine
 from magicbert.training.module import StepPlan, TrainingModule
-from magicbert.training.path_sparse import GroupIndex, parameter_groups
+from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
 from magicbert.training.path_sparse.state import read_state
 
 ROWS, MICRO_BATCHES = 4, 2

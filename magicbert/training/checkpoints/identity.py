@@ -11,9 +11,7 @@ from magicbert.errors import UserError
 # They change what is written or when, not what is computed.
 HARMLESS = (
     "run.",
-    "launch.hostfile",
-    "launch.master_port",
-    "launch.threads_per_rank",
+    "launch.",  # the number of ranks that were started is a fact of its own
     "training.log_every",
     "training.evaluate_every",
     "training.num_eval_batches",

@@ -5,8 +5,3 @@ sampled, moves them by old momentum and counts steps they did not take. Here eve
 happens at the end of a step (reduction, norm, update, gathering of weights) covers the groups of
 the sampled path and the shared groups, and nothing else.
 """
-
-from magicbert.training.path_sparse.engine import PathSparseEngine, build_path_sparse_engine
-from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
-
-__all__ = ["GroupIndex", "PathSparseEngine", "build_path_sparse_engine", "parameter_groups"]

@@ -13,7 +13,7 @@ from torch import nn
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
-from magicbert.training.path_sparse.versions import check_deepspeed_version
+from magicbert.training.versions import check_deepspeed_version
 
 
 class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]

@@ -121,6 +121,8 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
         weights: dict[Any, Tensor] = {}
         for parameters, master in zip(self.bit16_groups, self.masters, strict=True):
             sizes = [parameter.numel() for parameter in parameters]
-            for parameter, part in zip(parameters, torch.split(master.detach(), sizes), strict=True):
+            for parameter, part in zip(
+                parameters, torch.split(master.detach(), sizes), strict=True
+            ):
                 weights[parameter] = part.view_as(parameter)
         return weights
