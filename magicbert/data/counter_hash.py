@@ -21,11 +21,12 @@ SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 def mix(words: Words) -> Words:
     """Applies splitmix64's finaliser in place: a bijection of 64 bits, every bit avalanches."""
-    words ^= words >> SHIFTS[0]
-    words *= FIRST
-    words ^= words >> SHIFTS[1]
-    words *= SECOND
-    words ^= words >> SHIFTS[2]
+    shifted = np.empty_like(words)
+    for shift, factor in zip(SHIFTS, (FIRST, SECOND, None), strict=True):
+        np.right_shift(words, shift, out=shifted)
+        np.bitwise_xor(words, shifted, out=words)
+        if factor is not None:
+            np.multiply(words, factor, out=words)
     return words
 
 

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from magicbert.config.sections import MaskingSection
-from magicbert.data.counter_hash import GOLDEN, below, draws, key_of, mix
+from magicbert.data.counter_hash import GOLDEN, Words, below, draws, mix
 
 Integers = npt.NDArray[np.int64]
 
 # Shares of the chosen tokens: (replaced by [MASK], replaced by a random token); the rest is kept.
 RULES = {"bert": (0.8, 0.1), "electra": (0.85, 0.0)}
-CHOICE_STREAM, REPLACEMENT_STREAM = 1, 2
+# Counters of a row's stream: one for each two tokens from 1 on, and one for each chosen token.
+FIRST_REPLACEMENT_COUNTER = np.uint64(2**32)
+LOW_HALF = np.uint64(2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Masker:
         self._mask_limit = np.uint64(round(share_masked * 2**32))
         self._random_limit = np.uint64(round((share_masked + share_random) * 2**32))
 
-    def __call__(self, rows: npt.NDArray[np.integer], keys: npt.NDArray[np.uint64]) -> MaskedRows:
+    def __call__(self, rows: npt.NDArray[np.integer], keys: Words) -> MaskedRows:
         """Masks rows.
 
         Args:
@@ -71,24 +73,21 @@ class Masker:
         length = rows.shape[1]
         ids = rows.astype(np.int64)
         flat = ids.reshape(-1)
-        positions = np.flatnonzero(self._choice_draws(keys, length) < self._choice_limit)
-        positions = positions[self._is_ordinary[flat[positions]]]
+        words = draws(keys, (length + 1) // 2)
+        halves = words.astype("<u8", copy=False).view("<u4")[:, :length]
+        positions = np.flatnonzero(halves < self._choice_limit)
         labels = flat[positions]
-        indices, columns = np.divmod(positions, length)
-        words = key_of(keys, REPLACEMENT_STREAM)[indices] + (columns + 1).astype(np.uint64) * GOLDEN
-        self._replace(flat, positions, mix(words))
+        is_ordinary = self._is_ordinary[labels]
+        positions, labels = positions[is_ordinary], labels[is_ordinary]
+        owners = positions // length
+        counters = (positions - owners * length).astype(np.uint64) + FIRST_REPLACEMENT_COUNTER
+        flat[positions] = self._replacements(labels, mix(keys[owners] + counters * GOLDEN))
         return MaskedRows(ids, positions, labels)
 
-    def _choice_draws(self, keys: npt.NDArray[np.uint64], length: int) -> npt.NDArray[np.uint32]:
-        """Returns 32 random bits for each token, two tokens from one word."""
-        words = draws(key_of(keys, CHOICE_STREAM), (length + 1) // 2)
-        return words.astype("<u8", copy=False).view("<u4")[:, :length]
-
-    def _replace(self, flat: Integers, positions: Integers, words: npt.NDArray[np.uint64]) -> None:
-        """Replaces in place; the low half of each word decides how, the high half by what."""
-        fate = words & np.uint64(0xFFFFFFFF)
-        masked = fate < self._mask_limit
-        flat[positions[masked]] = self.mask_id
-        random = ~masked & (fate < self._random_limit)
-        chosen = below(words[random], len(self._ordinary_ids))
-        flat[positions[random]] = self._ordinary_ids[chosen]
+    def _replacements(self, labels: Integers, words: Words) -> Integers:
+        """Returns what stands for each label: the low half decides how, the high half by what."""
+        fates = words & LOW_HALF
+        replaced = np.where(fates < self._mask_limit, self.mask_id, labels)
+        random = np.flatnonzero((fates >= self._mask_limit) & (fates < self._random_limit))
+        replaced[random] = self._ordinary_ids[below(words[random], len(self._ordinary_ids))]
+        return replaced

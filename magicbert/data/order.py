@@ -1,6 +1,6 @@
 """The order of the rows: a permutation per epoch that needs no memory.
 
-A Feistel network is a bijection on ``2**(2h)`` numbers; walking along its cycle until the value
+A Feistel network is a bijection on ``2**bits`` numbers; walking along its cycle until the value
 falls below ``num_rows`` makes it one on ``0 .. num_rows - 1`` (Black and Rogaway 2002). Any
 position of any epoch is found without the ones before it.
 """
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from magicbert.data.counter_hash import Words, key_of, mix
 
-NUM_ROUNDS = 6
+NUM_ROUNDS = 8  # each scrambles one half
 Indices = npt.NDArray[np.int64]
 
 
@@ -27,8 +27,11 @@ class RowOrder:
     def __init__(self, num_rows: int, seed: int) -> None:
         self.num_rows = num_rows
         self.seed = seed
-        self._half_bits = np.uint64(max(1, (max(num_rows - 1, 1).bit_length() + 1) // 2))
-        self._half_mask = (np.uint64(1) << self._half_bits) - np.uint64(1)
+        num_bits = max(6, (num_rows - 1).bit_length())  # fewer mix too little
+        self._low_bits = np.uint64(num_bits // 2)
+        self._low_mask = np.uint64(2 ** (num_bits // 2) - 1)
+        self._high_mask = np.uint64(2 ** (num_bits - num_bits // 2) - 1)
+        self._round_keys = key_of(np.arange(NUM_ROUNDS))
 
     def locate(self, positions: Indices) -> tuple[Indices, Indices]:
         """Returns epoch and row of each position; positions count on through the epochs."""
@@ -45,8 +48,10 @@ class RowOrder:
         return values.astype(np.int64)
 
     def _feistel(self, values: Words, keys: Words) -> Words:
-        left, right = values >> self._half_bits, values & self._half_mask
-        for turn in range(NUM_ROUNDS):
-            scrambled = mix((right + key_of(turn)) ^ keys)
-            left, right = right, left ^ (scrambled & self._half_mask)
-        return (left << self._half_bits) | right
+        high, low = values >> self._low_bits, values & self._low_mask
+        for turn, round_key in enumerate(self._round_keys):
+            if turn % 2:
+                low ^= mix((high + round_key) ^ keys) & self._low_mask
+            else:
+                high ^= mix((low + round_key) ^ keys) & self._high_mask
+        return (high << self._low_bits) | low

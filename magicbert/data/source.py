@@ -72,48 +72,48 @@ class TokenSource:
 
     def step_batches(self, step: int, rank: int, num_ranks: int) -> list[TokenBatch]:
         """Returns this rank's micro-batches of one optimizer step (step counts from 0)."""
-        rows_of_ranks = self.rows_per_micro_batch * num_ranks
-        if self.rows_per_step % rows_of_ranks:
+        size = self.rows_per_micro_batch
+        if self.rows_per_step % (size * num_ranks):
             raise UserError(
                 f"training.rows_per_step: {self.rows_per_step} is not a multiple of "
-                f"rows_per_micro_batch x ranks = {rows_of_ranks}"
+                f"rows_per_micro_batch x ranks = {size * num_ranks}"
             )
-        num_micro_batches = self.rows_per_step // rows_of_ranks
-        return [
-            self._train_batch(step, micro_batch * num_ranks + rank)
-            for micro_batch in range(num_micro_batches)
-        ]
+        first = step * self.rows_per_step
+        positions = np.arange(first, first + self.rows_per_step, dtype=np.int64)
+        mine = positions.reshape(-1, num_ranks, size)[:, rank]
+        return self._batches(self._train, self._train_order, mine.reshape(-1))
 
     def dev_batches(self, num_batches: int) -> list[TokenBatch]:
         """Returns the first fixed micro-batches of the held-out split.
 
         There are fewer when the split has fewer rows; the last one may then be shorter.
         """
-        size = self.rows_per_micro_batch
-        positions = np.arange(min(num_batches * size, len(self._valid)), dtype=np.int64)
-        return [
-            self._batch(self._valid, self._valid_order, positions[start : start + size])
-            for start in range(0, len(positions), size)
-        ]
+        num_rows = min(num_batches * self.rows_per_micro_batch, len(self._valid))
+        positions = np.arange(num_rows, dtype=np.int64)
+        return self._batches(self._valid, self._valid_order, positions)
 
     def epoch(self, step: int) -> float:
         """Returns how many passes over the training rows precede a step."""
         return step * self.rows_per_step / len(self._train)
 
-    def _train_batch(self, step: int, micro_batch: int) -> TokenBatch:
-        start = step * self.rows_per_step + micro_batch * self.rows_per_micro_batch
-        positions = np.arange(start, start + self.rows_per_micro_batch, dtype=np.int64)
-        return self._batch(self._train, self._train_order, positions)
-
-    def _batch(self, store: RowStore, order: RowOrder, positions: Indices) -> TokenBatch:
+    def _batches(self, store: RowStore, order: RowOrder, positions: Indices) -> list[TokenBatch]:
+        """Masks all rows at once, which is faster, and cuts them into micro-batches."""
         epochs, indices = order.locate(positions)
         rows = store.take(indices)
         masked = self._mask(rows, key_of(order.seed, epochs, indices))
         segments = segment_ids_of(rows, cls_id=self.manifest.cls_id, pad_id=self.manifest.pad_id)
-        return TokenBatch(
-            input_ids=torch.from_numpy(masked.input_ids),
-            segment_ids=torch.from_numpy(segments),
-            predicted_positions=torch.from_numpy(masked.positions),
-            labels=torch.from_numpy(masked.labels),
-            sample_ids=tuple(indices.tolist()),
-        )
+        size = self.rows_per_micro_batch
+        starts = np.arange(0, len(rows), size)
+        cuts = np.searchsorted(masked.positions, np.append(starts, len(rows)) * rows.shape[1])
+        return [
+            TokenBatch(
+                input_ids=torch.from_numpy(masked.input_ids[start : start + size]),
+                segment_ids=torch.from_numpy(segments[start : start + size]),
+                predicted_positions=torch.from_numpy(
+                    masked.positions[first:last] - start * rows.shape[1]
+                ),
+                labels=torch.from_numpy(masked.labels[first:last]),
+                sample_ids=tuple(indices[start : start + size].tolist()),
+            )
+            for start, first, last in zip(starts.tolist(), cuts[:-1], cuts[1:], strict=True)
+        ]
