@@ -145,11 +145,8 @@ def test_valid_positions_are_those_without_padding() -> None:
 
 def test_training_learns() -> None:
     torch.manual_seed(0)
-    model, given, objective = (
-        supernet(initializer_range=0.02),
-        batch(FULL),
-        MaskedLanguageModeling(),
-    )
+    model, given = supernet(initializer_range=0.02), batch(FULL)
+    objective = MaskedLanguageModeling()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     generator = np.random.default_rng(0)

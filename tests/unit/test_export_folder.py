@@ -137,7 +137,7 @@ def test_a_folder_that_is_not_an_export_is_left_alone(prepared_run: Path) -> Non
 
 def test_labels_keep_models_apart(prepared_run: Path) -> None:
     (prepared_run / "retrain").rename(prepared_run / "retrain-random1")
-    with pytest.raises(UserError, match="this run has retrain-random1: set run.label"):
+    with pytest.raises(UserError, match=r"this run has retrain-random1: set run\.label"):
         export.run(config(prepared_run))
     export.run(config(prepared_run, label="random1"))
     card = (prepared_run / "export-random1" / "README.md").read_text()
