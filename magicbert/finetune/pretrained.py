@@ -17,7 +17,11 @@ from magicbert.finetune.tasks import Task
 from magicbert.records import digest_of, file_digest
 from magicbert.trail import stage_folder
 
-IDENTITY_FILES = {".json", ".safetensors", ".txt", ".model"}
+# What a result depends on; model cards and manifests are left out.
+IDENTITY_FILES = (
+    "config.json", "*.safetensors", "tokenizer*.json", "special_tokens_map.json", "vocab.*",
+    "merges.txt", "*.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,10 @@ def describe_pretrained(name: str, source: str, trust_remote_code: bool) -> Pret
     except (OSError, ValueError) as error:
         raise cannot_load(name, error) from error
     folder = Path(source)
-    identity = folder_identity(folder) if folder.is_dir() else f"{source}@{config._commit_hash}"
+    if folder.is_dir():
+        identity = folder_identity(folder, with_code=trust_remote_code)
+    else:
+        identity = f"{source}@{config._commit_hash}"
     architecture = getattr(config, "architecture", None)
     return Pretrained(
         name=name,
@@ -95,9 +102,10 @@ def register_magicbert() -> None:
     )
 
 
-def folder_identity(folder: Path) -> str:
-    """Returns the digest of weights, configuration and tokenizer in a folder."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in IDENTITY_FILES)
+def folder_identity(folder: Path, *, with_code: bool = False) -> str:
+    """Returns the digest of weights, configuration, tokenizer and code in a folder."""
+    patterns = (*IDENTITY_FILES, "*.py") if with_code else IDENTITY_FILES
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return digest_of([[path.name, file_digest(path)] for path in files])
 
 
@@ -132,6 +140,7 @@ def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     names = task.labels or (task.label,)
     try:
@@ -146,7 +155,7 @@ def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
             use_safetensors=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise cannot_load(start.name, error) from error
 
 

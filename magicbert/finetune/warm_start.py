@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from magicbert.bert.atomic_folder import atomic_folder
 from magicbert.finetune.pretrained import folder_identity
 from magicbert.records import read_record, write_record
 
@@ -32,8 +31,7 @@ class KeptWeights:
         kept = self._read()
         if kept and kept["settings"] == settings_digest and kept["score"] >= row["score"]:
             return
-        aside = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}.tmp")
-        try:
+        with atomic_folder(self.folder) as aside:
             model.save_pretrained(aside)
             payload = {
                 "model": self.model_identity,
@@ -44,10 +42,6 @@ class KeptWeights:
                 "weights": folder_identity(aside),
             }
             write_record(aside / RECORD, SCHEMA, payload)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            aside.replace(self.folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def identity(self) -> str:
         """Returns the digest of the kept weights; empty if there are none of this model."""
