@@ -1,0 +1,64 @@
+"""Runs the kernel's cases where a kernel can run: in Triton's interpreter, and on a GPU."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+CASES = Path(__file__).with_name("alignment_kernel_cases.py")
+
+
+def run_cases(interpret: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": interpret, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def num_passed(output: str) -> int:
+    match = re.search(r"(\d+) passed", output)
+    return int(match.group(1)) if match else 0
+
+
+def test_kernel_in_the_interpreter():
+    pytest.importorskip("triton")
+    output = run_cases("1")
+    assert num_passed(output) >= 45
+    assert "skipped" not in output
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_kernel_on_the_gpu():
+    assert num_passed(run_cases("0")) >= 45
+
+
+@pytest.mark.slow
+def test_the_kernel_compiles_for_a_gpu_that_is_not_there():
+    """Both kernels to PTX for compute capability 9.0; loads are 128 bits wide."""
+    pytest.importorskip("triton")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("compile_alignment_kernel.py"))],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+        | {"PYTHONPATH": str(ROOT / "kernels")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["forward_kernel", "8", "backward_kernel", "8"]
