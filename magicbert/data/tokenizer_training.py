@@ -76,23 +76,27 @@ def added_tokens(special: SpecialTokens) -> list[AddedToken]:
 
 
 def _train_wordpiece(section: TokenizerSection, texts: list[str]) -> TextTokenizer:
-    tokenizer = wordpiece({}, BERT_TOKENS, section.lowercase)
-    alphabet = most_common_characters(texts, tokenizer.normalizer, MAX_ALPHABET)
+    scratch = wordpiece({}, BERT_TOKENS, section.lowercase)
+    alphabet = most_common_characters(texts, scratch.normalizer, MAX_ALPHABET)
+    fixed = [*BERT_TOKENS.texts(), *(f"##{character}" for character in alphabet)]
+    smallest = len(fixed) + len(alphabet)
+    if section.vocab_size < smallest:
+        raise UserError(
+            f"tokenizer.vocab_size: {section.vocab_size} is below {smallest}: the corpus has "
+            f"{len(alphabet)} characters, each needs two tokens, and the special tokens"
+        )
+    # The trainer numbers characters by chance and breaks ties of merges by number, unless it is
+    # given them; as "special" tokens it takes them in this order.
     trainer = trainers.WordPieceTrainer(
         vocab_size=section.vocab_size,
-        special_tokens=added_tokens(BERT_TOKENS),
-        # Given, because the trainer breaks ties between rare characters by chance.
+        special_tokens=fixed,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(with_short_words(texts), trainer)
-    size = tokenizer.get_vocab_size()
-    if size > section.vocab_size:
-        raise UserError(
-            f"tokenizer.vocab_size: {section.vocab_size} is below the {size} tokens that the "
-            f"corpus needs for its {len(alphabet)} characters and the special tokens"
-        )
+    scratch.train_from_iterator(with_short_words(texts), trainer)
+    vocabulary = scratch.get_vocab(with_added_tokens=False)
+    tokenizer = wordpiece(vocabulary, BERT_TOKENS, section.lowercase)
     return with_template(TextTokenizer(tokenizer, BERT_TOKENS))
 
 
