@@ -29,6 +29,7 @@ from magicbert.training.checkpoints import RunIdentity
 from magicbert.training.checkpoints.identity import flatten
 from magicbert.training.environment import join_process_group
 from magicbert.training.launching import EXIT_INTERRUPTED, run_on_ranks
+from magicbert.training.parts import Outcome, Parts, Sections
 
 LOGGER = logging.getLogger("magicbert")
 RESULT = "result.json"
@@ -143,14 +144,11 @@ class EncoderTraining:
     def train(self) -> None:
         """Trains on this rank, which the environment describes; the first rank writes."""
         # DeepSpeed is imported here, once launching has chosen its accelerator.
-        from magicbert.training.loop import Parts, Sections
         from magicbert.training.run import train
 
         ranks = join_process_group()
         training = self.config.training
         source, supernet = self.source(), self.build_model()
-        if ranks.is_first:
-            LOGGER.info("%s", self.describe(supernet, ranks.num_ranks))
         parts = Parts(
             MaskedLanguageModeling(),
             source,
@@ -161,31 +159,35 @@ class EncoderTraining:
         )
         sections = Sections(training, self.config.optimizer, self.alignment)
         facts = {"data": self.manifest.digest}
-        outcome = train(self.config, sections, self.folder, supernet, parts, facts, ranks)
+        headline = self.describe(supernet, ranks.num_ranks)
+        outcome = train(self.config, sections, self.folder, supernet, parts, facts, ranks, headline)
         if ranks.is_first:
             self.write(outcome, supernet, source, parts)
+        # The launcher ends every rank when the first of them leaves with an exit code.
+        ranks.barrier()
         if outcome.ending == "interrupted":
             sys.exit(EXIT_INTERRUPTED)
 
-    def write(self, outcome: Any, supernet: BertSupernet, source: TokenSource, parts: Any) -> None:
+    def write(
+        self, outcome: Outcome, supernet: BertSupernet, source: TokenSource, parts: Parts
+    ) -> None:
         """Writes the weights, if all steps are made, and the result."""
         state, valid = outcome.state, outcome.valid
-        is_finished = outcome.ending == "finished"
         anchor = parts.anchors.anchor if parts.anchors else None
         result = {
             "steps": state.step,
             "tokens": state.num_tokens,
             "valid_loss": valid.loss if valid else None,
             "valid_accuracy": valid.accuracy if valid else None,
-            "unigram_entropy": masked_unigram_entropy(
-                source, self.config.training.num_eval_batches
-            ),
+            "unigram_entropy": masked_unigram_entropy(source, self.config.training.num_eval_batches)
+            if valid
+            else None,
             "seconds": round(state.total_seconds, 3),
             **self.cost(supernet),
             "anchor": None if anchor is None else str(anchor),
-            "finished": is_finished,
+            "finished": valid is not None,
         }
-        if is_finished:
+        if valid is not None:
             details = {
                 "verb": self.verb,
                 "steps": state.step,

@@ -8,74 +8,29 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from magicbert.config.sections import AlignmentSection, OptimizerSection, TrainingSection
 from magicbert.data.loader import Prefetcher
 from magicbert.space import Architecture
-from magicbert.supernet.anchor import AnchorPolicy
-from magicbert.supernet.objective import BatchSource, Objective
-from magicbert.supernet.sampling import PathSampler
 from magicbert.supernet.scoring import Score
 from magicbert.training.control import Deadline, Interruption, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import Evaluator, evaluation_paths
 from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
+from magicbert.training.parts import Ending, Outcome, Parts, Sections
+from magicbert.training.position import TrainState
 from magicbert.training.ranks import AgreedError, Ranks
-from magicbert.training.resuming import Resumer, TrainState
+from magicbert.training.resuming import Resumer
 from magicbert.training.schedule import learning_rate
 from magicbert.training.tracking import Tracker, short_path
 
 LOGGER = logging.getLogger("magicbert")
 FEW_STEPS = 10
 MOST_FAILED_SAVES = 3
-Ending = Literal["finished", "out of time", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a tenant and a stage bring to the loop.
-
-    Attributes:
-        objective: the task loss.
-        source: batches as a function of the step.
-        sampler: the path of a step.
-        anchors: MAGIC-A's policy; ``None`` = no alignment.
-    """
-
-    objective: Objective
-    source: BatchSource
-    sampler: PathSampler
-    anchors: AnchorPolicy | None
-
-
-@dataclass(frozen=True)
-class Sections:
-    """The sections of the configuration that the loop reads."""
-
-    training: TrainingSection
-    optimizer: OptimizerSection
-    alignment: AlignmentSection
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How this start of the run ended.
-
-    Attributes:
-        ending: whether all steps were made, and if not, why not.
-        state: the position reached.
-        valid: scores on the held-out split; ``None`` if the run is not finished.
-    """
-
-    ending: Ending
-    state: TrainState
-    valid: Score | None
 
 
 class TrainingLoop:

@@ -56,6 +56,10 @@ class Ranks:
         """Returns the first rank's number on every rank."""
         return self.sum([value if self.is_first else 0])[0]
 
+    def barrier(self) -> None:
+        """Waits for every rank."""
+        dist.barrier(group=self.group)
+
     def gather(self, value: Any) -> list[Any]:
         """Returns every rank's value, first rank first."""
         values: list[Any] = [None] * self.num_ranks

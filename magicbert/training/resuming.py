@@ -1,10 +1,9 @@
-"""The position of a run, and its way into a checkpoint and back."""
+"""The way of a run into a checkpoint and back."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -14,37 +13,10 @@ from magicbert.supernet.anchor import AnchorPolicy
 from magicbert.training.checkpoints import Checkpoint, CheckpointStore, RunIdentity
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.path_sparse.state import read_scale, read_state, write_scale, write_state
+from magicbert.training.position import TrainState
 
 LOGGER = logging.getLogger("magicbert")
 BUFFER = "buffer:"
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Where a run stands. Batches, masks, paths and dropout are functions of it.
-
-    Attributes:
-        step: optimizer steps made.
-        path: the path of the last step; ``None`` before the first.
-        num_tokens: valid positions seen, over all ranks.
-        seconds: time of the earlier starts of the run.
-        started: clock at this start.
-    """
-
-    step: int = 0
-    path: Architecture | None = None
-    num_tokens: int = 0
-    seconds: float = 0.0
-    started: float = 0.0
-
-    def after(self, path: Architecture, num_tokens: int) -> TrainState:
-        """Returns the position one step further."""
-        return replace(self, step=self.step + 1, path=path, num_tokens=self.num_tokens + num_tokens)
-
-    @property
-    def total_seconds(self) -> float:
-        """Time of all starts of the run up to now."""
-        return self.seconds + time.monotonic() - self.started
 
 
 class Resumer:

@@ -16,8 +16,9 @@ from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, RunIdentity
 from magicbert.training.control import Interruption
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.loop import Outcome, Parts, Sections, TrainingLoop
+from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
+from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
 from magicbert.training.resuming import Resumer
 from magicbert.training.tracking import Tracker
@@ -33,6 +34,7 @@ def train(
     parts: Parts,
     facts: Mapping[str, Any],
     ranks: Ranks,
+    headline: str = "",
 ) -> Outcome:
     """Trains, or goes on training, until the last step or a reason to stop.
 
@@ -44,6 +46,7 @@ def train(
         parts: losses, batches and paths.
         facts: what else must not change between two starts of the run.
         ranks: all ranks.
+        headline: a line about what is trained, for log and terminal.
 
     Raises:
         UserError: a checkpoint there is of another run.
@@ -63,6 +66,7 @@ def train(
     with Interruption() as interruption:
         state = resumer.load()
         with Trail(folder, config, is_writer=ranks.is_first) as trail:
+            LOGGER.info("%s", headline)
             loop = TrainingLoop(parts, sections, engine, ranks, resumer)
             with Tracker(trail, sections.training.num_steps, state.step) as tracker:
                 outcome = loop.run(state, tracker, interruption)

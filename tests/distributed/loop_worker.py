@@ -27,7 +27,7 @@ from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
 from magicbert.training.environment import join_process_group
-from magicbert.training.loop import Outcome, Parts, Sections
+from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
 from magicbert.training.run import train
 
@@ -152,16 +152,16 @@ def checkpoints_are_guarded(rank: int, num_ranks: int, folder: Path, arguments: 
         run(replace(config, training=longer), folder, ranks)
     except UserError as error:
         found["other config"] = str(error)
-    ranks.gather(None)
+    ranks.barrier()
     if ranks.is_first:
         shard = root / "step-12" / "shard-00000.safetensors"
         data = bytearray(shard.read_bytes())
         data[-1] ^= 1
         shard.write_bytes(bytes(data))
-    ranks.gather(None)
+    ranks.barrier()
     before = len([r for r in steps_of(folder) if r["kind"] == "train"])
     outcome, _ = run(config, folder, ranks)
-    ranks.gather(None)
+    ranks.barrier()
     found["retrained"] = len([r for r in steps_of(folder) if r["kind"] == "train"]) - before
     found["ending"] = outcome.ending
     return found
