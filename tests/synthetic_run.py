@@ -89,7 +89,7 @@ def write_search(folder: Path, *, num_layers: int) -> None:
         loss = 5.9 - parameters / 6e6 + 0.05 * generator.normal()
         scored.append({"architecture": "-".join(path), "loss": float(loss), "accuracy": 0.1,
                        "parameters": parameters, "flops": 60.0 * parameters,
-                       "round": index // 60})  # fmt: skip
+                       "round": 1 + index // 60})  # fmt: skip
     limit = 550_000 + 75_000 * num_layers
     fitting = sorted((row for row in scored if row["parameters"] <= limit), key=lambda r: r["loss"])
     layers = [list(OPERATORS)] * num_layers
@@ -97,7 +97,7 @@ def write_search(folder: Path, *, num_layers: int) -> None:
         "results": [{k: v for k, v in row.items() if k != "round"} for row in fitting[:10]],
         "scored": scored,
         "limits": {"max_parameters": limit, "min_parameters": 0, "max_flops": 0.0},
-        "rounds": [{"round": 0, "num_scored": 60, "space": layers, "dropped": []}],
+        "rounds": [{"round": 1, "num_scored": 60, "space": layers, "dropped": [[2, "ffn"]]}],
         "supernet_digest": "0" * 64,
     }
     file = folder / "search" / "architectures.json"

@@ -153,3 +153,18 @@ def winner(run: RunRecords) -> Row | None:
         if results:
             return results[0]
     return None
+
+
+def of_winner(run: RunRecords, stage: str) -> StageRecord | None:
+    """Returns the record of a stage that belongs to the winner, else the first finished one.
+
+    It has the label of the retraining whose architecture the search found best.
+    """
+    best = winner(run)
+    labels = [
+        record.label
+        for record in run.finished("retrain")
+        if best and (record.result or {}).get("architecture") == best["architecture"]
+    ]
+    found = run.finished(stage)
+    return next((record for record in found if record.label in labels), next(iter(found), None))

@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from magicbert.report.plots import score_plot, short_count
-from magicbert.report.reading import RunRecords, winner
+from magicbert.report.reading import RunRecords, of_winner, winner
 from magicbert.report.section import CsvTable, Section, figure, paragraph
 from magicbert.report.stacks import strip
 from magicbert.report.tables import Mark, Value, table
@@ -72,23 +72,24 @@ def _training_tiles(run: RunRecords) -> list[tuple[str, str, str]]:
         side = "below" if below >= 0 else "above"
         note = f"{abs(below):.2f} nats {side} the unigram entropy"
         tiles.append(("supernet, valid loss", f"{result['valid_loss']:.3f}", note))
-    for record in run.finished("retrain")[:1]:
-        result = record.result or {}
+    retrained = of_winner(run, "retrain")
+    if retrained is not None:
+        result = retrained.result or {}
         note = f"{result['valid_accuracy']:.1%} of the masked tokens right"
         tiles.append(("retrained, valid loss", f"{result['valid_loss']:.3f}", note))
     return tiles
 
 
 def _task_tiles(run: RunRecords) -> list[tuple[str, str, str]]:
-    for record in run.finished("finetune")[:1]:
-        summary = (record.result or {})["summary"]
-        if len(summary) == 1:
-            row = summary[0]
-            note = f"{row['metric']}, {_seeds(row['num_seeds'])}"
-            return [(f"fine-tuned on {row['task']}", f"{100 * row['median']:.1f}", note)]
-        if summary:
-            mean = sum(row["median"] for row in summary) / len(summary)
-            return [("fine-tuning, mean score", f"{100 * mean:.1f}", f"{len(summary)} tasks")]
+    record = of_winner(run, "finetune")
+    summary = ((record.result if record else None) or {}).get("summary", [])
+    if len(summary) == 1:
+        row = summary[0]
+        note = f"{row['metric']}, {_seeds(row['num_seeds'])}"
+        return [(f"fine-tuned on {row['task']}", f"{100 * row['median']:.1f}", note)]
+    if summary:
+        mean = sum(row["median"] for row in summary) / len(summary)
+        return [("fine-tuning, mean score", f"{100 * mean:.1f}", f"{len(summary)} tasks")]
     return []
 
 

@@ -12,6 +12,7 @@ from magicbert.report.stacks import stacks
 from magicbert.report.tables import Mark, Value, table
 from magicbert.space.architecture import Architecture
 from magicbert.space.cost import Cost, CostModel
+from magicbert.space.search_space import SearchSpace
 
 MAX_STACKS = 10
 SCORED_FIELDS = ("round", "architecture", "loss", "accuracy", "parameters", "flops")
@@ -109,22 +110,7 @@ def _summary(record: StageRecord, result: dict[str, Any]) -> str:
 
 
 def _round(row: dict[str, Any]) -> list[Value]:
-    space = row.get("space")
-    count: int | None = None
-    if space:
-        count = 1
-        for names in space:
-            count *= len(names)
-    dropped = row.get("dropped") or []
-    text = dropped if isinstance(dropped, str) else ", ".join(_dropped(item) for item in dropped)
-    left = None if count is None else Mark(f"{count:,}" if count < 1e9 else f"{count:.2e}")
-    return [row["round"], row["num_scored"], left, text or "–"]
-
-
-def _dropped(item: Any) -> str:
-    """Names one dropped candidate, whether it is given as a pair, a mapping or text."""
-    if isinstance(item, dict):
-        return f"layer {item['layer'] + 1} {item['operator']}"
-    if isinstance(item, (list, tuple)):
-        return f"layer {item[0] + 1} {item[1]}"
-    return str(item)
+    left = SearchSpace.from_json(row["space"]).count()
+    dropped = ", ".join(f"{name} in layer {layer + 1}" for layer, name in row["dropped"])
+    return [row["round"], row["num_scored"], Mark(f"{left:,}" if left < 1e9 else f"{left:.2e}"),
+            dropped or "–"]  # fmt: skip

@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import shutil
-import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +34,6 @@ APEX_SYMBOLS = {
     "FusedLAMB": "apex.optimizers",
     "FusedLayerNorm": "apex.normalization",
 }
-# The operator that DeepSpeed builds when the first rank starts without a GPU.
-FIRST_USE_OPERATOR = "ShareMemCommBuilder"
 COLOURS = {"ok": "green", "missing": "red", "optional": "yellow"}
 
 
@@ -143,38 +140,32 @@ def check_devices() -> Iterator[Finding]:
 
 def check_building() -> Iterator[Finding]:
     """What DeepSpeed needs to build an operator at its first use."""
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler:
         yield Finding("C++ compiler", "ok", compiler)
     else:
         yield Finding("C++ compiler", "missing", "none on the path", "apt-get install g++")
-    search_path = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
-    ninja = shutil.which("ninja", path=search_path)
+    ninja = shutil.which("ninja")
     if ninja:
         yield Finding("ninja", "ok", ninja)
     else:
-        yield Finding("ninja", "missing", "none on the path", "pip install ninja")
+        remedy = "activate the environment it was installed in, or pip install ninja"
+        yield Finding("ninja", "missing", "none on the path", remedy)
 
 
 def check_deepspeed() -> Iterator[Finding]:
-    """The accelerator that DeepSpeed sees, and the operator it builds first."""
-    accelerators = import_or_none("deepspeed.accelerator")
-    if accelerators is None:
+    """The accelerator that DeepSpeed sees, and the operator it builds first on a CPU."""
+    environment = import_or_none("magicbert.training.environment")
+    if environment is None:
         return
-    accelerator = accelerators.get_accelerator()
+    accelerator = environment.accelerator()
     backend = accelerator.communication_backend_name()
     yield Finding("DeepSpeed device", "ok", f"{accelerator.device_name()}, ranks talk by {backend}")
     if accelerator.device_name() != "cpu":
         return
-    builder = accelerator.get_op_builder(FIRST_USE_OPERATOR)()
-    if not builder.is_compatible(verbose=False):
-        found = "cannot be built here: ranks fall back to plain gloo"
-        yield Finding("DeepSpeed operators", "optional", found, "ds_report")
-    elif is_built(builder.name):
-        yield Finding("DeepSpeed operators", "ok", f"{builder.name} is built")
-    else:
-        found = f"{builder.name} is built when the first rank starts, once"
-        yield Finding("DeepSpeed operators", "ok", found)
+    file = environment.operator_file()
+    state = "is built" if file.exists() else "is built when training first starts"
+    yield Finding("DeepSpeed operators", "ok", f"{file.stem} {state}")
 
 
 def check_kernels() -> Iterator[Finding]:
@@ -237,14 +228,6 @@ def import_or_none(name: str) -> Any:
     # A package that is half installed may fail with anything; here that is a finding.
     except Exception:
         return None
-
-
-def is_built(operator: str) -> bool:
-    """Says whether torch's cache of extensions holds an operator."""
-    from torch.utils.cpp_extension import get_default_build_root
-
-    roots = Path(os.environ.get("TORCH_EXTENSIONS_DIR", get_default_build_root()))
-    return any(roots.glob(f"**/{operator}/{operator}.so"))
 
 
 CHECKS = (

@@ -21,9 +21,9 @@ from synthetic_run import (
 )
 
 from magicbert.errors import UserError
-from magicbert.records import write_record
+from magicbert.records import read_record, write_record
 from magicbert.report.page import Page, build_page
-from magicbert.report.reading import read_run
+from magicbert.report.reading import read_run, winner
 from magicbert.space.cost import Cost, CostModel
 
 COSTS = CostModel({name: Cost(size, 60.0 * size) for name, size in SIZES.items()}, Cost(540_000))
@@ -86,6 +86,7 @@ def test_whole_run_has_its_figures_and_numbers(tmp_path):
     assert {a: section(page, a).count("<figure>") for a in drawings} == drawings
     assert "Not run" not in text
     assert "MAGIC-AT, k = 1, lambda = 0.5" in text
+    assert "ffn in layer 3" in text
     assert "left out" in text
     assert "not UTF-8" in text
 
@@ -192,6 +193,24 @@ def test_labels_are_read_plain_folder_first(tmp_path):
     (folder / "retrained").mkdir()
     records = read_run(folder).of("retrain")
     assert [record.label for record in records] == ["", "a", "b-2"]
+
+
+def test_the_head_is_about_the_winner_whatever_its_label(tmp_path):
+    folder = tmp_path / "demo"
+    write_search(folder, num_layers=3)
+    best = winner(read_run(folder))
+    assert best is not None
+    for label, level in (("a", 0.5), ("found", 0.7)):
+        write_retrain(folder, label, 5.0 + level, 3)
+        write_finetune(folder, label, ("rte",), level)
+    file = folder / "retrain-found" / "result.json"
+    result = read_record(file, "magicbert/training-result/1")
+    write_record(
+        file, "magicbert/training-result/1", result | {"architecture": best["architecture"]}
+    )
+    head = words(build_page(read_run(folder))).split("Data Not run")[0]
+    assert "5.770" in head
+    assert "70.0" in head
 
 
 def test_plots_stand_as_csv_too(tmp_path):
