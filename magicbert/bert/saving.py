@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def save_supernet(folder: Path, supernet: BertSupernet, details: dict[str, Any])
             "details": details,
         }
         write_record(aside / RECORD, SCHEMA, record)
+        # safetensors writes for the owner alone; both files get the usual mode.
+        shutil.copymode(aside / RECORD, aside / WEIGHTS)
 
 
 def load_supernet(folder: Path) -> tuple[BertSupernet, dict[str, Any]]:

@@ -44,6 +44,9 @@ def write_export(
     with atomic_folder(folder) as aside:
         model.config.auto_map = dict(AUTO_MAP)
         model.save_pretrained(aside)
+        for weights in aside.glob("*.safetensors"):
+            # safetensors writes for the owner alone; the folder is there to be shared.
+            shutil.copymode(aside / "config.json", weights)
         for path in (*modeling_files(), *tokenizer_files):
             shutil.copyfile(path, aside / path.name)
         write_text_atomically(aside / "README.md", card)

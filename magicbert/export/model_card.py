@@ -66,13 +66,12 @@ def front_matter(facts: CardFacts) -> str:
 
 
 def introduction(facts: CardFacts) -> str:
-    """Returns the heading and two sentences."""
+    """Returns the heading and one sentence."""
     total = facts.costs.cost(facts.architecture).parameters
     return (
         f"# {facts.name}\n\n"
-        f"A masked-language encoder of {len(facts.architecture)} layers and {total / 1e6:.1f}M "
-        f"parameters. Its operators were chosen by one-shot architecture search with magicbert, "
-        f"and it was then trained on its own."
+        f"A masked-language encoder of {len(facts.architecture)} layers and {total:,} parameters, "
+        "each layer one operator of a magicbert search space."
     )
 
 
@@ -83,11 +82,12 @@ def usage() -> str:
         "```python\n"
         "from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline\n\n"
         'folder = "path/to/this/folder"\n'
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)\n"
         "model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)\n"
         'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)\n'
         'print(fill(f"The capital of France is {tokenizer.mask_token}."))\n'
         "```\n\n"
+        "Without `trust_remote_code` transformers asks before it runs the files of this folder. "
         "`AutoModel`, `AutoModelForSequenceClassification`, `AutoModelForTokenClassification` and "
         "`AutoModelForQuestionAnswering` load it for fine-tuning. magicbert itself is not needed: "
         "the Python files beside this card are the whole model. `manifest.json` holds the digest "

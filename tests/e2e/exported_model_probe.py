@@ -53,7 +53,7 @@ def load(kind: str, place: str | Path) -> torch.nn.Module:
 expected = load_file(Path(folder).parent / "expected.safetensors")
 inputs, mask = expected["input_ids"], expected["attention_mask"]
 models = {kind: load(kind, folder) for kind in KINDS}
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 masked = models["AutoModelForMaskedLM"]
 with torch.inference_mode():
     logits = masked(inputs, attention_mask=mask).logits

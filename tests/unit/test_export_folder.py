@@ -81,6 +81,7 @@ def test_the_manifest_has_the_digest_of_every_file(prepared_run: Path) -> None:
     assert {"model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= found
     assert record["provenance"]["data_digest"] == read_manifest(prepared_run / "prepare").digest
     assert record["provenance"]["commit"] == "0123abc"
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     verify_export(folder)
     (folder / "heads.py").write_text("changed")
     (folder / "extra.txt").write_text("new")
