@@ -59,13 +59,11 @@ class Piece:
             return False
 
 
-def plan_pieces(
-    survey: Survey, tokenizer_digest: str, folder: Path, piece_bytes: int = PIECE_BYTES
-) -> list[Piece]:
-    """Cuts the kept documents into pieces of about ``piece_bytes`` of text."""
+def plan_pieces(survey: Survey, tokenizer_digest: str, folder: Path) -> list[Piece]:
+    """Cuts the kept documents into pieces of about 16 MiB of text."""
     kept = np.flatnonzero(survey.fates != LEFT_OUT)
     starts = np.cumsum(survey.sizes[kept]) - survey.sizes[kept]
-    borders = np.flatnonzero(np.diff(starts // piece_bytes)) + 1
+    borders = np.flatnonzero(np.diff(starts // PIECE_BYTES)) + 1
     pieces = []
     for indices in np.split(kept, borders):
         content = hashlib.sha256(survey.digests[indices].tobytes())
