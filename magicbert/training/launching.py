@@ -64,13 +64,13 @@ def run_on_ranks(
     check_machine(training)
     if launch.hostfile:
         check(1)
-        start_launcher(verb, config, folder, hostfile_command(launch))
+        start_launcher(verb, config, folder, hostfile_command(launch), launch.num_ranks)
         return
     num_ranks = num_devices(launch.num_ranks)
     check(num_ranks)
     prepare_operators()
     if num_ranks > 1:
-        start_launcher(verb, config, folder, host_command(launch, num_ranks))
+        start_launcher(verb, config, folder, host_command(launch, num_ranks), num_ranks)
         return
     set_threads(launch, 1)
     with single_rank():
@@ -130,7 +130,6 @@ def host_command(launch: LaunchSection, num_ranks: int) -> list[str]:
     """
     from deepspeed.launcher.runner import encode_world_info
 
-    os.environ["OMP_NUM_THREADS"] = str(threads_per_rank(launch, num_ranks))
     world = encode_world_info({"localhost": list(range(num_ranks))})
     port = launch.master_port or free_port()
     return [
@@ -156,13 +155,16 @@ def hostfile_command(launch: LaunchSection) -> list[str]:
     return command
 
 
-def start_launcher(verb: str, config: Any, folder: Path, command: list[str]) -> None:
+def start_launcher(
+    verb: str, config: Any, folder: Path, command: list[str], ranks_on_host: int
+) -> None:
     """Starts the launcher on the resolved configuration and leaves with its exit code."""
     file = folder / LAUNCH_CONFIG
     write_text_atomically(file, to_yaml(config))
     command = [*command, "--module", "magicbert", verb, "--config", str(file)]
     accelerator()  # settles DS_ACCELERATOR, which the ranks inherit
-    process = subprocess.Popen(command)
+    threads = threads_per_rank(config.launch, max(ranks_on_host, 1))
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     with passing_signals_to(process) as signals:
         code = process.wait()
     if signals:

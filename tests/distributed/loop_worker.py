@@ -26,9 +26,10 @@ from magicbert.space import Architecture
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
+from magicbert.training.control import StepAgreement, agree
 from magicbert.training.environment import join_process_group
 from magicbert.training.parts import Outcome, Parts, Sections
-from magicbert.training.ranks import Ranks
+from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.run import train
 
 ROWS, MICRO_BATCHES, STEPS = 4, 2, 12
@@ -178,10 +179,43 @@ def stops_in_time(rank: int, num_ranks: int, folder: Path, arguments: Any) -> An
     return [[outcome.ending, outcome.state.step] for outcome in (first, second, last)]
 
 
+def disagreement(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Exchanges the message of a step: once alike, once with a path of each rank's own."""
+    ranks = join_process_group()
+    batches = ToySource(ROWS, MICRO_BATCHES).step_batches(0, rank, num_ranks)
+    paths = list(toy_space().enumerate())
+
+    def message(path: Architecture) -> StepAgreement:
+        return agree(
+            ranks, 0, (path, None), ToyObjective(), batches,
+            is_interrupted=rank == num_ranks - 1, is_out_of_time=rank == 1,
+        )  # fmt: skip
+
+    alike = message(paths[0])
+    counts = [
+        ToyObjective().count(batch)
+        for other in range(num_ranks)
+        for batch in ToySource(ROWS, MICRO_BATCHES).step_batches(0, other, num_ranks)
+    ]
+    try:
+        message(paths[rank])
+        error = ""
+    except AgreedError as problem:
+        error = str(problem)
+    return {
+        "count": alike.count == sum(counts),
+        "positions": alike.num_positions == ROWS * MICRO_BATCHES * num_ranks,
+        "interrupted": alike.is_interrupted,
+        "out of time": alike.is_out_of_time,
+        "error": error,
+    }
+
+
 def everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     settings = [(1, "fp32"), (1, "bf16")] if num_ranks == 2 else [(0, "fp32"), (2, "bf16")]
     return {
         "resume": resume_is_exact(rank, num_ranks, folder / "resume", settings),
         "guard": checkpoints_are_guarded(rank, num_ranks, folder / "guard", None),
+        "agreement": disagreement(rank, num_ranks, folder, None),
         "time": stops_in_time(rank, num_ranks, folder / "time", None),
     }

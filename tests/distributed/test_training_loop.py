@@ -12,10 +12,16 @@ STEPS = 12
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What the first rank found, from one start of the processes."""
+def everywhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What every rank found, from one start of the processes."""
     folder = tmp_path_factory.mktemp("loop")
-    return run_ranks("loop_worker:everything", request.param, folder)[0]
+    return run_ranks("loop_worker:everything", request.param, folder)
+
+
+@pytest.fixture
+def found(everywhere: list[Any]) -> Any:
+    """What the first rank found."""
+    return everywhere[0]
 
 
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_by_bit(found: Any) -> None:
@@ -47,3 +53,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(found: Any) -> Non
 
 def test_a_time_limit_leaves_a_checkpoint_to_go_on_from(found: Any) -> None:
     assert found["time"] == [["out of time", 1], ["out of time", 2], ["finished", STEPS]]
+
+
+def test_one_message_carries_counts_stops_and_agreement(everywhere: list[Any]) -> None:
+    for rank in everywhere:
+        message = rank["agreement"]
+        assert message["count"]
+        assert message["positions"]
+        assert message["interrupted"], "any rank may ask for a stop"
+        assert not message["out of time"], "the first rank's clock decides alone"
+
+
+def test_ranks_on_different_paths_stop_together(everywhere: list[Any]) -> None:
+    for rank in everywhere:
+        has_stopped = "lost step" in rank["agreement"]["error"]
+        assert has_stopped == (len(everywhere) > 1)

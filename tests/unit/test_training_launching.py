@@ -1,0 +1,84 @@
+"""What is found before any rank starts, and how ranks are started."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from magicbert.config.sections import LaunchSection
+from magicbert.errors import UserError
+from magicbert.space import Architecture
+from magicbert.training import environment, versions
+from magicbert.training.control import step_digest
+from magicbert.training.launching import host_command, hostfile_command, threads_per_rank
+
+
+def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: "0.20.1")
+    with pytest.raises(UserError, match=r"deepspeed 0\.20\.1 .* proven on: 0\.19\.8"):
+        versions.check_deepspeed_version()
+
+
+def test_the_installed_deepspeed_is_a_tested_one() -> None:
+    versions.check_deepspeed_version()
+
+
+@pytest.mark.skipif(environment.accelerator().device_name() != "cpu", reason="needs a CPU")
+def test_fp16_on_a_cpu_is_refused_and_the_others_are_not() -> None:
+    with pytest.raises(UserError, match="use one of: fp32, bf16"):
+        environment.check_precision("fp16")
+    environment.check_precision("fp32")
+    environment.check_precision("bf16")
+
+
+def test_missing_build_tools_are_all_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"(?s)C\+\+ compiler.*ninja"):
+        environment.check_build_tools()
+
+
+def test_a_single_rank_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in environment.RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    with environment.single_rank():
+        assert environment.is_launched()
+        assert os.environ["MASTER_PORT"] != "1"
+    assert not environment.is_launched()
+    assert os.environ["MASTER_PORT"] == "1"
+
+
+def test_the_command_for_this_host() -> None:
+    launch = LaunchSection(num_ranks=3, master_port=4321, threads_per_rank=2)
+    command = host_command(launch, 3)
+    (world,) = [word.split("=", 1)[1] for word in command if word.startswith("--world_info")]
+    assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": [0, 1, 2]}
+    assert "--master_port=4321" in command
+
+
+def test_a_hostfile_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"launch\.hostfile"):
+        hostfile_command(LaunchSection(hostfile=str(tmp_path / "hosts")))
+
+
+def test_ranks_share_the_cores() -> None:
+    assert threads_per_rank(LaunchSection(threads_per_rank=5), 2) == 5
+    assert threads_per_rank(LaunchSection(), 10_000) == 1
+
+
+def test_the_digest_tells_steps_and_paths_apart() -> None:
+    path, other = Architecture(("a", "b")), Architecture(("a", "c"))
+    digests = {
+        step_digest(1, (path, None)),
+        step_digest(2, (path, None)),
+        step_digest(1, (other, None)),
+        step_digest(1, (path, path)),
+    }
+    assert len(digests) == 4
+    assert step_digest(1, (path, None)) == step_digest(1, (path, None))

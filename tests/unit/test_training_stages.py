@@ -1,0 +1,71 @@
+"""Which architecture is retrained, and what the stages refuse before they train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from magicbert.config.roots import PretrainConfig, RetrainConfig
+from magicbert.config.sections import ModelSection, RunSection, SpaceSection
+from magicbert.errors import UserError
+from magicbert.records import write_record
+from magicbert.stages import pretrain, retrain
+from magicbert.stages.retrain import ARCHITECTURES_SCHEMA, choose_architecture
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    """The folder of a search that found two architectures."""
+    results = [{"architecture": "ffn-mha2"}, {"architecture": "conv3-ffn"}]
+    write_record(tmp_path / "architectures.json", ARCHITECTURES_SCHEMA, {"results": results})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("best", "ffn-mha2"),
+        ("rank:1", "ffn-mha2"),
+        ("rank:2", "conv3-ffn"),
+        ("conv5-conv5", "conv5-conv5"),
+    ],
+)
+def test_the_wanted_architecture_is_chosen(search: Path, wanted: str, chosen: str) -> None:
+    assert str(choose_architecture(wanted, search)) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["rank:0", "rank:3", "rank:x", "rank:"])
+def test_a_rank_that_was_not_written_is_refused(search: Path, wanted: str) -> None:
+    with pytest.raises(UserError, match=r"rank:1\.\.2"):
+        choose_architecture(wanted, search)
+
+
+def test_best_without_a_search_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"architectures\.json: no such file"):
+        choose_architecture("best", tmp_path)
+
+
+def test_a_string_needs_no_search(tmp_path: Path) -> None:
+    assert str(choose_architecture("ffn-ffn", tmp_path)) == "ffn-ffn"
+
+
+def test_an_architecture_that_does_not_fit_the_width_is_refused(tmp_path: Path) -> None:
+    config = RetrainConfig(
+        run=RunSection(root=str(tmp_path)),
+        architecture="mha12-ffn",
+        model=ModelSection(hidden_size=64),
+    )
+    with pytest.raises(UserError, match="mha12"):
+        retrain.run(config)
+
+
+def test_pretraining_without_prepared_data_writes_nothing(tmp_path: Path) -> None:
+    config = PretrainConfig(
+        run=RunSection(root=str(tmp_path)),
+        space=SpaceSection(preset="custom", num_layers=1, candidates=("ffn",)),
+        model=ModelSection(hidden_size=64),
+    )
+    with pytest.raises(UserError, match="run `magicbert prepare` first"):
+        pretrain.run(config)
+    assert list(tmp_path.iterdir()) == []
