@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,42 +36,57 @@ CHAIN: dict[str, type[Any]] = {
     "finetune": FinetuneConfig,
     "report": ReportConfig,
 }
+# The stages that each retrained model passes on its own.
+LABELLED = ("retrain", "export", "finetune")
 
 
 def run(config: QuickstartConfig) -> None:
     """Runs every stage; a stage that has finished before says so and returns at once."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    configs = read_chain(config)
+    chain = read_chain(config)
     started = time.monotonic()
-    for number, (verb, stage_config) in enumerate(configs.items(), start=1):
+    for number, (verb, stage_config) in enumerate(chain, start=1):
         elapsed = time.strftime("%M:%S", time.gmtime(time.monotonic() - started))
-        console.print(f"\n{number}/{len(configs)} {verb}  [{elapsed}]", style="bold")
+        name = f"{verb} {stage_config.run.label}".rstrip()
+        console.print(f"\n{number}/{len(chain)} {name}  [{elapsed}]", style="bold")
         importlib.import_module(f"magicbert.stages.{verb}").run(stage_config)
     show_results(console, config, read_run(run_folder(config.run)))
     console.print(f"took {time.monotonic() - started:.0f} seconds")
 
 
-def read_chain(config: QuickstartConfig) -> dict[str, Any]:
+def read_chain(config: QuickstartConfig) -> list[tuple[str, Any]]:
     """Reads the configuration of every stage, before any stage starts.
+
+    A folder with files ``retrain-LABEL.yaml`` trains several models: each of them is retrained,
+    exported and fine-tuned under its label.
 
     Raises:
         ConfigError: with the problems of all files.
     """
-    overrides = {
-        f"run.{field.name}": getattr(config.run, field.name)
-        for field in dataclasses.fields(config.run)
-    }
-    configs: dict[str, Any] = {}
+    chain: list[tuple[str, Any]] = []
     problems: list[str] = []
-    for verb, kind in CHAIN.items():
-        file = Path(config.configs) / f"{verb}.yaml"
+    for verb, label in planned_stages(config):
+        own_file = Path(config.configs) / f"{verb}-{label}.yaml"
+        file = own_file if own_file.is_file() else own_file.with_name(f"{verb}.yaml")
+        overrides = {"run.root": config.run.root, "run.name": config.run.name, "run.label": label}
         try:
-            configs[verb] = load_config(kind, str(file), overrides)
+            chain.append((verb, load_config(CHAIN[verb], str(file), overrides)))
         except ConfigError as error:
             problems.extend(f"{file.name}: {problem}" for problem in error.problems)
     if problems:
-        raise ConfigError(config.configs, problems)
-    return configs
+        raise ConfigError(config.configs, list(dict.fromkeys(problems)))
+    return chain
+
+
+def planned_stages(config: QuickstartConfig) -> Iterator[tuple[str, str]]:
+    """Yields verb and label of every stage in the order of the chain."""
+    files = Path(config.configs).glob("retrain-*.yaml")
+    labels = sorted(file.stem.removeprefix("retrain-") for file in files)
+    for verb in CHAIN:
+        if labels and verb in LABELLED:
+            yield from ((verb, label) for label in labels)
+        else:
+            yield verb, config.run.label
 
 
 def show_results(console: Console, config: QuickstartConfig, records: RunRecords) -> None:

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from magicbert.config.roots import QuickstartConfig
+from magicbert.config.sections import RunSection
+from magicbert.errors import ConfigError
+from magicbert.stages.quickstart import CHAIN, read_chain
+
+
+def write(folder: Path, **texts: str) -> Path:
+    for verb in CHAIN:
+        (folder / f"{verb}.yaml").write_text(texts.get(verb, ""))
+    return folder
+
+
+def chain_of(folder: Path) -> list[tuple[str, str]]:
+    run = RunSection(root=str(folder / "runs"), name="several")
+    chain = read_chain(QuickstartConfig(configs=str(folder), run=run))
+    assert all(config.run.name == "several" for _, config in chain)
+    return [(verb, config.run.label) for verb, config in chain]
+
+
+def test_a_plain_folder_is_the_chain_itself(tmp_path):
+    assert chain_of(write(tmp_path)) == [(verb, "") for verb in CHAIN]
+
+
+def test_each_labelled_retraining_is_exported_and_fine_tuned(tmp_path):
+    write(tmp_path)
+    (tmp_path / "retrain.yaml").unlink()
+    for label, architecture in (("b", "ffn-ffn"), ("a", "best")):
+        (tmp_path / f"retrain-{label}.yaml").write_text(f"architecture: {architecture}\n")
+    (tmp_path / "finetune-b.yaml").write_text("finetune: {batch_size: 7}\n")
+    stages = chain_of(tmp_path)
+    several = [(verb, label) for verb in ("retrain", "export", "finetune") for label in "ab"]
+    assert stages == [("prepare", ""), ("pretrain", ""), ("search", ""), *several, ("report", "")]
+    configs = dict(
+        ((verb, config.run.label), config)
+        for verb, config in read_chain(QuickstartConfig(configs=str(tmp_path)))
+    )
+    assert configs["retrain", "b"].architecture == "ffn-ffn"
+    assert configs["finetune", "b"].finetune.batch_size == 7
+    assert configs["finetune", "a"].finetune.batch_size == 32
+
+
+def test_a_mistake_in_a_shared_file_is_told_once(tmp_path):
+    write(tmp_path, export="licence: mit\n")
+    (tmp_path / "retrain-a.yaml").write_text("")
+    (tmp_path / "retrain-b.yaml").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        chain_of(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.startswith("export.yaml: licence: unknown option, did you mean 'license'")
