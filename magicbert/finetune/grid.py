@@ -77,6 +77,7 @@ class Grid:
         weights = self.warm_start(data.task)
         settings = self.cell_settings(data, weights)
         encoded: EncodedTask | None = None
+        num_found = 0
         for cell in self.cells(data.task):
             row = self.store.find(cell, settings)
             if row is None:
@@ -86,9 +87,11 @@ class Grid:
                 row = self.train(cell, encoded, settings, bool(weights))
                 trail.record("cell", **row)
             else:
-                LOGGER.info("%s: done before", cell)
+                num_found += 1
             self.rows.append(row)
             self.write_results()
+        if num_found:
+            LOGGER.info("%s: %d cells were done before", data.task.name, num_found)
         self.publish_predictions(data, settings)
         self.write_results()
         return True
@@ -103,6 +106,8 @@ class Grid:
             callbacks=[step_progress(str(cell))],
         )  # fmt: skip
         row = row_of(cell, data.task, outcome, len(data.train))
+        if from_mnli:
+            row["warm_start"] = self.kept.describe()
         if data.task.name == "mnli" and self.settings.mnli_warm_start and not outcome.diverged:
             self.kept.offer(outcome.model, row, digest_of(settings))
         self.store.save(cell, settings, data.task, row, outcome)

@@ -39,14 +39,19 @@ class KeptWeights:
                 "score": row["score"],
                 "learning_rate": row["learning_rate"],
                 "seed": row["seed"],
-                "weights": folder_identity(aside),
             }
             write_record(aside / RECORD, SCHEMA, payload)
 
     def identity(self) -> str:
         """Returns the digest of the kept weights; empty if there are none of this model."""
+        return "" if self._read() is None else folder_identity(self.folder)
+
+    def describe(self) -> dict[str, Any] | None:
+        """Returns which MNLI cell the kept weights come from, or ``None``."""
         kept = self._read()
-        return "" if kept is None else str(kept["weights"])
+        if kept is None:
+            return None
+        return {name: kept[name] for name in ("learning_rate", "seed", "score")}
 
     def _read(self) -> dict[str, Any] | None:
         if not (self.folder / RECORD).is_file():

@@ -17,7 +17,7 @@ from tiny_bert import save_tiny_bert
 from magicbert.config.roots import FinetuneConfig
 from magicbert.config.sections import FinetuneSection, RunSection
 from magicbert.errors import UserError
-from magicbert.finetune.pretrained import describe_pretrained, load_classifier
+from magicbert.finetune.pretrained import describe_pretrained, folder_identity, load_classifier
 from magicbert.finetune.results import best_row, summarize
 from magicbert.finetune.tasks import TASKS
 from magicbert.records import read_record
@@ -201,7 +201,12 @@ def test_mnli_weights_start_rte_and_stsb(tmp_path: Path, model: Path, glue: Path
         read_record(path, "magicbert/finetune-cell/1")["settings"]
         for path in (folder / "cells").glob("rte-*/cell.json")
     ]
-    assert [one["mnli_weights"] for one in settings] == [kept["weights"]] * 2
+    assert [one["mnli_weights"] for one in settings] == [
+        folder_identity(folder / "mnli-weights")
+    ] * 2
+    best = max(results["rows"][:2], key=lambda row: row["score"])
+    origin = {name: best[name] for name in ("learning_rate", "seed", "score")}
+    assert [row.get("warm_start") for row in results["rows"]] == [None] * 2 + [origin] * 4
 
     # RTE alone, later: the same weights, so the same cells. Without warm start: others.
     run(configure(tmp_path, model, glue, tasks=("rte",), seeds=(0, 1)))
