@@ -36,10 +36,10 @@ def test_each_labelled_retraining_is_exported_and_fine_tuned(tmp_path):
     stages = chain_of(tmp_path)
     several = [(verb, label) for verb in ("retrain", "export", "finetune") for label in "ab"]
     assert stages == [("prepare", ""), ("pretrain", ""), ("search", ""), *several, ("report", "")]
-    configs = dict(
-        ((verb, config.run.label), config)
+    configs = {
+        (verb, config.run.label): config
         for verb, config in read_chain(QuickstartConfig(configs=str(tmp_path)))
-    )
+    }
     assert configs["retrain", "b"].architecture == "ffn-ffn"
     assert configs["finetune", "b"].finetune.batch_size == 7
     assert configs["finetune", "a"].finetune.batch_size == 32
