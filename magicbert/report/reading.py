@@ -53,6 +53,11 @@ class StageRecord:
         return f"{self.stage}-{self.label}" if self.label else self.stage
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the stage reached its end; a stopped training leaves a partial result."""
+        return self.result is not None and bool(self.result.get("finished", True))
+
+    @property
     def model_name(self) -> str:
         """Name of the model that this stage trained: its label, else it is the search's winner."""
         return self.label or "winner"
@@ -90,8 +95,8 @@ class RunRecords:
         return self.stages.get(stage, ())
 
     def finished(self, stage: str) -> tuple[StageRecord, ...]:
-        """Returns the records of one verb that have a result."""
-        return tuple(record for record in self.of(stage) if record.result is not None)
+        """Returns the records of one verb that reached their end."""
+        return tuple(record for record in self.of(stage) if record.is_finished)
 
     def all(self) -> tuple[StageRecord, ...]:
         """Returns every record in the order of the chain."""

@@ -88,7 +88,7 @@ def retraining_section(run: RunRecords) -> Section:
     parts += [
         paragraph(f"{_title(record, run)}{progress(record)}")
         for record in records
-        if not (record.result or {}).get("finished")
+        if not record.is_finished
     ]
     return Section("retraining", "Retraining", tuple(parts), _loss_csv("retrain", run))
 
@@ -114,7 +114,7 @@ def progress(record: StageRecord) -> str:
         f"{result['steps']:,} steps over {short_count(result['tokens'])} tokens in "
         f"{result['seconds'] / 60:.1f} minutes."
     )
-    return text if result["finished"] else f"{text} Not finished."
+    return text if record.is_finished else f"{text} Not finished."
 
 
 def _title(record: StageRecord, run: RunRecords) -> str:

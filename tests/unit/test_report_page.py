@@ -137,13 +137,18 @@ def test_stages_that_did_not_run_are_named_as_such(write, run_sections, tmp_path
     assert ran == run_sections
 
 
-def test_a_training_without_a_result_shows_its_curve(tmp_path):
+def test_a_training_that_was_stopped_shows_its_curve(tmp_path):
     folder = tmp_path / "half"
     write_pretrain(folder)
-    (folder / "pretrain" / "result.json").unlink()
-    part = section(build_page(read_run(folder)), "pretraining")
-    assert "<figure>" in part
-    assert "Not finished" in part
+    file = folder / "pretrain" / "result.json"
+    stopped = dict.fromkeys(("valid_loss", "valid_accuracy", "unigram_entropy"))
+    result = read_record(file, "magicbert/training-result/1") | stopped | {"finished": False}
+    write_record(file, "magicbert/training-result/1", result)
+    for _ in range(2):
+        part = section(build_page(read_run(folder)), "pretraining")
+        assert "<figure>" in part
+        assert "Not finished" in part
+        file.unlink(missing_ok=True)
 
 
 def test_several_models_stand_side_by_side(tmp_path):

@@ -1,0 +1,97 @@
+"""Every command in the documentation is one that exists, with options that are read."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from magicbert.cli import VERBS, parse
+from magicbert.config.reading import load_config
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "kernels" / "README.md"])
+FENCE = re.compile(r"^```(?:console|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+# Programs of the system that the documentation may name.
+KNOWN = {"magicbert", "make", "deepspeed", "sbatch", "source"}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Returns page and words of every command in a console or bash block."""
+    found = []
+    for page in PAGES:
+        for block in FENCE.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words:
+                    found.append((str(page.relative_to(ROOT)), words))
+    return found
+
+
+COMMANDS = commands()
+
+
+def ids(commands: list[tuple[str, list[str]]]) -> list[str]:
+    return [f"{page}: {' '.join(words)[:60]}" for page, words in commands]
+
+
+def test_there_are_commands_of_every_verb_and_no_other_program():
+    assert {words[0] for _, words in COMMANDS} <= KNOWN
+    shown = {words[1] for _, words in COMMANDS if words[0] == "magicbert"}
+    assert shown | {"quickstart"} == set(VERBS) | {"VERB"} & shown
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [entry for entry in COMMANDS if "magicbert" in entry[1] or entry[1][0] == "sbatch"],
+    ids=ids([entry for entry in COMMANDS if "magicbert" in entry[1] or entry[1][0] == "sbatch"]),
+)
+def test_magicbert_commands_are_read(page, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    start = words.index("magicbert") + 1 if "magicbert" in words else 2
+    for file in words[1 : start - 1]:
+        if "/" in file:
+            assert (ROOT / file).is_file()
+    request = parse(words[start:])
+    assert request is not None
+    load_config(VERBS[request.verb].config, request.file, request.overrides)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for _, words in COMMANDS if words[0] == "make"],
+    ids=ids([entry for entry in COMMANDS if entry[1][0] == "make"]),
+)
+def test_make_targets_exist_and_ci_runs_the_two_of_the_readme(words):
+    for target in (word for word in words[1:] if "=" not in word):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+        assert target == "test-all" or f"\nmake {target}\n" in CI
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_architecture_page_names_every_room_and_no_other():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text.split("## The house")[1].split("```")[1]
+    named = set(re.findall(r"^  (\w+(?:/|\.py)) ", tree, re.MULTILINE))
+    package = ROOT / "magicbert"
+    rooms = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    rooms |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert {name for name in rooms if name != "stages/"} == named - {"stages/"}
+    tops = set(re.findall(r"^(\w+)/ ", tree, re.MULTILINE))
+    assert tops <= {path.name for path in ROOT.iterdir() if path.is_dir()}
+
+
+def test_the_readme_lists_every_verb():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").split("## Verbs")[1]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(VERBS)
