@@ -77,7 +77,9 @@ class ToyObjective:
 class ToySource:
     """Random vectors whose class is the sign of their sum, keyed by (seed, step, row)."""
 
-    def __init__(self, rows: int, num_micro_batches: int = 1, width: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self, rows: int, num_micro_batches: int = 1, width: int = 8, seed: int = 0
+    ) -> None:
         self.rows, self.num_micro_batches, self.width, self.seed = (
             rows, num_micro_batches, width, seed,
         )  # fmt: skip

@@ -47,9 +47,7 @@ class Supernet(nn.Module):
         build_operator: ``(layer, name) -> module``; called in order, so a seed fixes the weights.
     """
 
-    def __init__(
-        self, space: SearchSpace, build_operator: Callable[[int, str], nn.Module]
-    ) -> None:
+    def __init__(self, space: SearchSpace, build_operator: Callable[[int, str], nn.Module]) -> None:
         super().__init__()
         self.space = space
         self.layers = nn.ModuleList(
@@ -106,8 +104,7 @@ class Supernet(nn.Module):
         return {
             name: value
             for name, value in self.state_dict().items()
-            if not name.startswith("layers.")
-            or ".".join(name.split(".")[:3]) + "." in kept
+            if not name.startswith("layers.") or ".".join(name.split(".")[:3]) + "." in kept
         }
 
 
