@@ -109,7 +109,6 @@ def result_rows(records: RunRecords) -> list[tuple[str, str]]:
     for record in records.finished("pretrain"):
         result = record.result or {}
         rows.append(("supernet, valid loss", f"{result['valid_loss']:.3f} nats per masked token"))
-        rows.append(("  guessing by frequency", f"{result['unigram_entropy']:.3f} nats"))
     best = winner(records)
     if best is not None:
         rows.append(("winner", str(best["architecture"])))

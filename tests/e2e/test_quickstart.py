@@ -91,10 +91,10 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
     assert "report.html" in shown
     assert "export" in shown
 
-    before = {file: file.stat().st_mtime_ns for file in run.glob("*/model.safetensors")}
+    before = {file: file.stat().st_mtime_ns for file in run.glob("*/*/model.safetensors")}
     again = quickstart(configs, tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert before == {file: file.stat().st_mtime_ns for file in run.glob("*/model.safetensors")}
+    assert before == {file: file.stat().st_mtime_ns for file in run.glob("*/*/model.safetensors")}
     assert "step 2/6" not in again.stdout, "a finished stage was run again"
 
 
