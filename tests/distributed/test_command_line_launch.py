@@ -1,0 +1,103 @@
+"""`magicbert pretrain` with two ranks, from the shell: stopped by SIGTERM, then finished."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from magicbert.records import read_record
+from magicbert.trail import read_metrics
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+WORDS = [f"word{number}" for number in range(16)]
+SETTINGS = {
+    "run.name": "toy",
+    "space.preset": "custom",
+    "space.num_layers": "2",
+    "space.candidates": "[ffn, conv3]",
+    "model.hidden_size": "16",
+    "model.max_length": "16",
+    "alignment.num_blocks": "2",
+    "optimizer.warmup_steps": "0",
+    "training.rows_per_step": "8",
+    "training.rows_per_micro_batch": "4",
+    "training.precision": "fp32",
+    "training.log_every": "5",
+    "launch.num_ranks": "2",
+}
+
+
+def magicbert(verb: str, folder: Path, **settings: str) -> subprocess.Popen[str]:
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("MASTER")}
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "magicbert", verb, *options],
+        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small prepared run."""
+    place = tmp_path_factory.mktemp("launch")
+    draw = random.Random(0)
+    documents = (" ".join(draw.choices(WORDS, k=40)) for _ in range(200))
+    (place / "corpus.txt").write_text("\n\n".join(documents))
+    options = {
+        "run.name": "toy", "corpus.sources": "[corpus.txt]", "corpus.valid_fraction": "0.1",
+        "tokenizer.vocab_size": "100", "shards.length": "16",
+    }  # fmt: skip
+    process = magicbert("prepare", place, **options)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return place
+
+
+def test_a_stopped_run_goes_on_with_the_same_command(folder: Path) -> None:
+    stage = folder / "runs" / "toy" / "pretrain"
+    settings = {**SETTINGS, "training.num_steps": "100000", "optimizer.schedule": "constant"}
+    first = magicbert("pretrain", folder, **settings)
+    deadline = time.monotonic() + 400
+    while not read_metrics(stage) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGTERM)
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 75, output
+    assert "give the same command again" in output
+    stopped = read_record(stage / "result.json", "magicbert/training-result/1")
+    assert not stopped["finished"]
+    assert not (stage / "supernet").exists()
+
+    last_step = stopped["steps"] + 10
+    settings["training.num_steps"] = str(last_step)
+    second = magicbert("pretrain", folder, **settings)
+    output, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, output
+    assert output.count("resuming from") == 1
+    finished = read_record(stage / "result.json", "magicbert/training-result/1")
+    assert finished["finished"]
+    assert finished["steps"] == last_step
+    assert (stage / "supernet" / "model.safetensors").is_file()
+
+    third = magicbert("pretrain", folder, **settings)
+    output, _ = third.communicate(timeout=120)
+    assert third.returncode == 0
+    assert "finished already" in output
+
+
+def test_a_mistake_is_told_once_and_before_any_rank_starts(folder: Path) -> None:
+    settings = {**SETTINGS, "run.label": "wrong", "model.max_length": "8"}
+    process = magicbert("pretrain", folder, **settings)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert output.count("model.max_length") == 1
+    assert "Traceback" not in output
+    assert not (folder / "runs" / "toy" / "pretrain-wrong").exists()
