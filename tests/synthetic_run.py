@@ -65,9 +65,10 @@ def write_pretrain(folder: Path) -> None:
         rows.append({"kind": "valid", "step": step, "loss": 5.5 + 3 * math.exp(-step / 80),
                      "accuracy": 0.1})  # fmt: skip
     for index, step in enumerate(range(25, 301, 25)):
+        level, gain = 0.05 + 0.005 * index, 0.002 if index % 3 == 2 else -0.004
         rows.append({"kind": "anchor", "step": step, "anchor": "mha4-ffn", "challenger": "ffn-mha4",
-                     "score": 0.05 + 0.005 * index, "challenger_score": 0.05 + 0.004 * index,
-                     "replaced": index % 3 == 0})  # fmt: skip
+                     "score": level, "challenger_score": level + gain,
+                     "replaced": gain > 0})  # fmt: skip
     config = PretrainConfig(
         sampling=SamplingSection(method="magic-t"), alignment=AlignmentSection(enabled=True)
     )

@@ -124,18 +124,18 @@ def anchor_plot(events: Sequence[Mapping[str, Any]]) -> str:
     """Draws the anchor's score over steps and the challengers it was compared with.
 
     Args:
-        events: rows with step, score, challenger_score and replaced.
+        events: rows with step, score of the anchor until then, challenger_score and replaced.
     """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         steps = [event["step"] for event in events]
         challengers = [event["challenger_score"] for event in events]
-        axes.step(steps, [event["score"] for event in events], where="post", color=CURVES[0],
-                  linewidth=1.6, label="anchor")  # fmt: skip
+        kept = [event["challenger_score" if event["replaced"] else "score"] for event in events]
+        axes.plot(steps, kept, color=CURVES[0], linewidth=1.6, label="anchor")
         for replaced, face, label in ((False, "white", "sample, rejected"),
                                       (True, CURVES[1], "sample, new anchor")):  # fmt: skip
-            chosen = [i for i, event in enumerate(events) if bool(event["replaced"]) is replaced]
+            chosen = [i for i, event in enumerate(events) if event["replaced"] is replaced]
             if chosen:
                 axes.plot(
                     [steps[i] for i in chosen], [challengers[i] for i in chosen], "o",

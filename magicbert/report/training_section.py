@@ -129,13 +129,13 @@ def _anchors(record: StageRecord) -> Iterator[str]:
     events = [row for row in record.metrics if row.get("kind") == "anchor"]
     if not events:
         return
-    compared = [row for row in events if row.get("challenger_score") is not None]
-    replaced = sum(bool(row["replaced"]) for row in events)
-    caption = f"The anchor was replaced {replaced} times in {len(events)} comparisons."
-    if compared:
-        yield figure(anchor_plot(compared), caption)
+    replaced = sum(row["replaced"] for row in events)
+    times = "once" if replaced == 1 else f"{replaced} times"
+    caption = f"The anchor was replaced {times} in {len(events)} comparisons."
+    yield figure(anchor_plot(events), caption)
     last = events[-1]
-    yield paragraph(f"Last anchor, step {last['step']:,}: {last['anchor']}")
+    kept = last["challenger"] if last["replaced"] else last["anchor"]
+    yield paragraph(f"Anchor after step {last['step']:,}: {kept}")
 
 
 def _column(record: StageRecord) -> dict[str, Any]:

@@ -87,6 +87,8 @@ def test_whole_run_has_its_figures_and_numbers(tmp_path):
     assert "Not run" not in text
     assert "MAGIC-AT, k = 1, lambda = 0.5" in text
     assert "ffn in layer 3" in text
+    assert "replaced 4 times in 12 comparisons" in text
+    assert "Anchor after step 300: ffn-mha4" in text, "the challenger that took over last"
     assert "left out" in text
     assert "not UTF-8" in text
 
