@@ -15,7 +15,7 @@ from typing import Any
 
 from magicbert.records import digest_of, write_record, write_text_atomically
 from magicbert.report.plots import Curve, loss_plot, score_plot
-from magicbert.report.reading import RunRecords, StageRecord, read_run, summary_rows, winner
+from magicbert.report.reading import RunRecords, StageRecord, read_run, winner
 from magicbert.trail import describe_environment
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -50,7 +50,7 @@ def stage_row(record: StageRecord) -> dict[str, Any]:
         "commit": record.environment.get("commit"),
         "packages": record.environment.get("packages"),
         "config_sha256": digest_of({n: v for n, v in config.items() if n != "run"}),
-        "seconds_between_first_and_last_line": round(times[-1] - times[0]) if times else None,
+        "seconds": result.get("seconds") or (times[-1] - times[0] if len(times) > 1 else None),
         "result": result,
     }
 
@@ -124,6 +124,11 @@ def glue_table(run: RunRecords) -> str:
     return f"{table}\n\nMedian over seeds (lowest to highest), times 100."
 
 
+def summary_rows(record: StageRecord) -> list[dict[str, Any]]:
+    """Returns the summary of one model's fine-tuning: a row per task, at its best rate."""
+    return list((record.result or {})["summary"])
+
+
 def score_cell(summary: list[dict[str, Any]], task: str) -> str:
     """Returns median and range of one task."""
     for row in summary:
@@ -143,7 +148,7 @@ def mean_cell(summary: list[dict[str, Any]], num_tasks: int) -> str:
 def stage_table(rows: list[dict[str, Any]]) -> str:
     """Returns which commit and configuration stand behind each stage."""
     body = [
-        [row["stage"], str(row["seconds_between_first_and_last_line"]),
+        [row["stage"], "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
          ", ".join(map(str, row["seeds"])), f"`{(row['commit'] or 'unknown')[:12]}`",
          f"`{row['config_sha256'][:12]}`"]
         for row in rows
