@@ -8,8 +8,10 @@ IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# DeepSpeed looks for ninja on the path when it builds an operator.
+# DeepSpeed looks for ninja on the path when it builds an operator; each environment keeps its own,
+# because two environments that share one rebuild it in turn.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 
 .PHONY: quickstart test test-all lint requirements clean
 
