@@ -12,6 +12,7 @@ from typing import Any
 
 from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
+from magicbert.training.parts import Ending
 from magicbert.training.ranks import AgreedError, Ranks
 
 # Sums of digests over 2**20 ranks still fit a signed 64-bit integer.
@@ -33,6 +34,13 @@ class StepAgreement:
     num_positions: int
     is_interrupted: bool
     is_out_of_time: bool
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the loop ends before this step; ``None`` = it goes on."""
+        if self.is_interrupted:
+            return "interrupted"
+        return "out of time" if self.is_out_of_time else None
 
 
 class Interruption:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -21,14 +20,13 @@ from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import Evaluator, evaluation_paths
 from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
-from magicbert.training.parts import Ending, Outcome, Parts, Sections
+from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.position import TrainState
 from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.resuming import Resumer
 from magicbert.training.schedule import learning_rate
 from magicbert.training.tracking import Tracker, short_path
 
-LOGGER = logging.getLogger("magicbert")
 FEW_STEPS = 10
 MOST_FAILED_SAVES = 3
 
@@ -59,17 +57,17 @@ class TrainingLoop:
         self.meter = Meter(engine.device, ranks)
         dev = parts.source.dev_batches(self.training.num_eval_batches)
         self.evaluator = Evaluator(supernet, parts.objective, dev, ranks)
-        few = dev[: sections.alignment.num_dev_batches]
+        few = parts.source.dev_batches(sections.alignment.num_dev_batches)
         self.anchor_scorer = Evaluator(supernet, parts.objective, few, ranks)
         self.paths = evaluation_paths(
             supernet.space, self.training.num_eval_paths, self.training.seed
         )
-        self.failed_saves = 0
+        self.failed_saves, self.saved_step = 0, 0
         self.num_skipped = 0.0
 
     def run(self, state: TrainState, tracker: Tracker, interruption: Interruption) -> Outcome:
         """Trains from ``state`` to the last step, or until it is told to stop."""
-        self.tracker, saved_step, first_step = tracker, state.step, state.step
+        self.tracker, self.saved_step, first_step = tracker, state.step, state.step
         deadline = Deadline(self.training.max_minutes)
         valid = None
         with self.batches(state.step) as batches:
@@ -85,10 +83,9 @@ class TrainingLoop:
                     is_interrupted=interruption.is_requested,
                     is_out_of_time=deadline.is_over and state.step > first_step,
                 )
-                ending = ending_of(agreement)
-                if ending is not None:
-                    self.save(state, is_needed=True, is_due=state.step != saved_step)
-                    return Outcome(ending, state, None)
+                if agreement.ending is not None:
+                    self.save(state, is_needed=True)
+                    return Outcome(agreement.ending, state, None)
                 norm = self.train_step(state.step, path, micro_batches, agreement)
                 state = state.after(path, agreement.num_positions)
                 self.update_anchor(state)
@@ -99,7 +96,6 @@ class TrainingLoop:
                     valid = self.evaluate(state)
                 if self.is_due(state.step, self.training.checkpoint_every):
                     self.save(state, is_needed=state.step == self.training.num_steps)
-                    saved_step = state.step
         return Outcome("finished", state, valid or self.evaluate(state))
 
     @contextmanager
@@ -150,10 +146,9 @@ class TrainingLoop:
         """Lets the policy compare the anchor with the path just trained."""
         if self.parts.anchors is None or state.path is None:
             return
-        with self.not_training():
-            event = self.parts.anchors.update(
-                state.step - 1, state.path, lambda path: self.anchor_scorer.score(path).accuracy
-            )
+        event = self.parts.anchors.update(
+            state.step - 1, state.path, lambda path: self.anchor_scorer.score(path).accuracy
+        )
         if event is not None:
             values = {
                 "anchor": str(event.anchor),
@@ -221,18 +216,18 @@ class TrainingLoop:
         )
         return valid
 
-    def save(self, state: TrainState, *, is_needed: bool, is_due: bool = True) -> None:
-        """Writes a checkpoint; training goes on after a failure or two.
+    def save(self, state: TrainState, *, is_needed: bool) -> None:
+        """Writes a checkpoint, unless this step has one; training goes on after a failure or two.
 
         Raises:
             AgreedError: it could not be written, and it was needed or not the first failure.
         """
-        if not is_due:
+        if state.step == self.saved_step:
             return
         with self.not_training():
             try:
                 self.resumer.save(state)
-                self.failed_saves = 0
+                self.failed_saves, self.saved_step = 0, state.step
             except AgreedError as error:
                 self.failed_saves += 1
                 if is_needed or self.failed_saves >= MOST_FAILED_SAVES:
@@ -245,13 +240,6 @@ class TrainingLoop:
         start = time.monotonic()
         yield
         self.meter.pause(time.monotonic() - start)
-
-
-def ending_of(agreement: StepAgreement) -> Ending | None:
-    """Returns why the loop ends before this step; ``None`` = it goes on."""
-    if agreement.is_interrupted:
-        return "interrupted"
-    return "out of time" if agreement.is_out_of_time else None
 
 
 def finite(value: float) -> float | None:

@@ -79,8 +79,9 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
     def _accumulate(self) -> None:
         """Adds and frees the parameters' gradients; a second call finds none."""
         for number in self.active:
-            master = self.masters[number]
-            total = self.gradients.setdefault(number, torch.zeros_like(master.detach()))
+            if number not in self.gradients:
+                self.gradients[number] = torch.zeros_like(self.masters[number].detach())
+            total = self.gradients[number]
             parameters = self.bit16_groups[number]
             sizes = [parameter.numel() for parameter in parameters]
             for parameter, part in zip(parameters, torch.split(total, sizes), strict=True):
