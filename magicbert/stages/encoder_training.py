@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from magicbert.config.sections import AlignmentSection, LaunchSection, SamplingS
 from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.data.statistics import masked_unigram_entropy
-from magicbert.errors import ConfigError, UserError
+from magicbert.errors import ConfigError
 from magicbert.records import read_record, write_record
 from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.anchor import build_anchor_policy
@@ -103,10 +104,25 @@ class EncoderTraining:
                 f"model.max_length: {model.max_length} is below the {self.manifest.length} tokens "
                 "of a prepared row"
             )
+        problems += self.inheritance_problems()
         if problems:
             raise ConfigError(self.verb, problems)
         build_sampler(self.sampling, self.space, training.seed)
         self.source()
+
+    def inheritance_problems(self) -> Iterator[str]:
+        """Yields the sizes in which the supernet to inherit from differs from the model."""
+        if self.inherited is None:
+            return
+        there, model = self.inherited.config, self.config.model
+        wanted = {
+            "model.hidden_size": (model.hidden_size, there.hidden_size),
+            "model.max_length": (model.max_length, there.max_position_embeddings),
+            "tokens of the prepared data": (self.manifest.vocab_size, there.vocab_size),
+        }
+        for name, (here, inherited) in wanted.items():
+            if here != inherited:
+                yield f"{name}: {here}, but the supernet to inherit from has {inherited}"
 
     def source(self) -> TokenSource:
         """Opens the prepared data."""
@@ -120,11 +136,7 @@ class EncoderTraining:
         )
 
     def build_model(self) -> BertSupernet:
-        """Builds the model with its initial weights.
-
-        Raises:
-            UserError: the inherited weights have other sizes.
-        """
+        """Builds the model with its initial weights."""
         seed = self.config.training.seed
         manifest = self.manifest
         supernet = build_supernet(
@@ -132,13 +144,7 @@ class EncoderTraining:
         )
         if self.inherited is not None:
             (path,) = self.space.enumerate()
-            try:
-                supernet.load_state_dict(self.inherited.path_state(path))
-            except RuntimeError as error:
-                raise UserError(
-                    f"start: the supernet's weights do not fit model and data of {self.verb}: "
-                    f"{error}"
-                ) from error
+            supernet.load_state_dict(self.inherited.path_state(path))
         return supernet
 
     def train(self) -> None:
