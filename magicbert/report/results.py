@@ -59,9 +59,11 @@ def finetuning_section(run: RunRecords) -> Section:
         for row in rows
     )
     caption = "Median (dot) and range over seeds (bar)."
-    parts = (table(head, rows), paragraph(note), figure(score_plot(models), caption))
+    parts = [table(head, rows), paragraph(note)]
+    if len(csv_rows) > 1:
+        parts.append(figure(score_plot(models), caption))
     csv_table = CsvTable("finetune", ("model", *SUMMARY_FIELDS), csv_rows)
-    return Section("finetuning", "Fine-tuning", parts, (csv_table,))
+    return Section("finetuning", "Fine-tuning", tuple(parts), (csv_table,))
 
 
 def _training_tiles(run: RunRecords) -> list[tuple[str, str, str]]:

@@ -58,8 +58,8 @@ def pretraining_section(run: RunRecords) -> Section:
         )
         if result.get("unigram_entropy") is not None:
             caption += (
-                " The dashed line is the entropy of the masked targets' frequencies: what a model "
-                "that ignores the context can reach."
+                " The dashed line is the entropy of the evaluated targets' frequencies: the least "
+                "that a model could reach which knows them and ignores the context."
             )
         alignment = record.series("train", "alignment")
         drawing = loss_plot(
@@ -82,6 +82,7 @@ def retraining_section(run: RunRecords) -> Section:
     if finished:
         head = ("model", "parameters", "tokens", "valid loss", "accuracy", "minutes")
         parts.append(table(head, [_retrained_row(record) for record in finished]))
+    if len(finished) > 1:
         columns = [_column(record) for record in finished]
         caption = "The retrained architectures. Above each: valid loss, parameters."
         parts.append(figure(stacks(columns, [record.model_name for record in finished]), caption))

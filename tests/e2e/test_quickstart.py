@@ -72,7 +72,7 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
         assert (run / "export" / name).exists()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Not run" not in page
-    assert page.count("<figure>") >= 6
+    assert page.count("<figure>") >= 5
 
     records = read_run(run)
     (pretrained,) = records.finished("pretrain")

@@ -82,7 +82,7 @@ def test_whole_run_has_its_figures_and_numbers(tmp_path):
     assert outline(page).text.count("demo") == 1
     for figure in ("5.534", "0.88 nats below", "5.170", "78.0", "1.45M"):
         assert figure in text
-    drawings = {"pretraining": 2, "search": 2, "retraining": 2, "finetuning": 1, "cost": 0}
+    drawings = {"pretraining": 2, "search": 2, "retraining": 1, "finetuning": 0, "cost": 0}
     assert {a: section(page, a).count("<figure>") for a in drawings} == drawings
     assert "Not run" not in text
     assert "MAGIC-AT, k = 1, lambda = 0.5" in text
@@ -109,7 +109,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 def test_every_drawing_is_valid_svg_without_fixed_size(tmp_path):
     page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
     drawings = re.findall(r"<svg.*?</svg>", page.html, re.DOTALL)
-    assert len(drawings) == 8
+    assert len(drawings) == 6
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("viewBox")
@@ -163,7 +163,9 @@ def test_several_models_stand_side_by_side(tmp_path):
     assert heads == ["task", "metric", "winner", "bert"]
     means = re.findall(r"<td[^>]*>([^<]*)</td>", table.split("mean of medians")[1])
     assert means[1:] == ["79.0", "–"], "no mean over tasks that one model has not seen"
+    assert section(page, "finetuning").count("<figure>") == 1
     assert "bert, valid" in section(page, "retraining")
+    assert section(page, "retraining").count("<figure>") == 2, "the two stand side by side"
 
 
 def test_text_of_users_is_escaped_everywhere(tmp_path):
