@@ -57,12 +57,13 @@ class PretrainConfig:
         """Yields problems between sections."""
         yield from batch_problems(self.launch, self.training)
         layers = self.space.num_layers
-        if layers and self.sampling.num_changes > layers:
+        is_magic_t = self.sampling.method == "magic-t"
+        if layers and is_magic_t and self.sampling.num_changes > layers:
             yield (
                 f"sampling.num_changes: {self.sampling.num_changes} is above "
                 f"space.num_layers {layers}"
             )
-        if layers and self.alignment.num_blocks > layers:
+        if layers and self.alignment.enabled and self.alignment.num_blocks > layers:
             yield (
                 f"alignment.num_blocks: {self.alignment.num_blocks} is above "
                 f"space.num_layers {layers}"

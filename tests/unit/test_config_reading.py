@@ -100,7 +100,7 @@ def test_typo_wrong_type_and_impossible_values_come_together(tmp_path):
     trainin: {seed: 1}
     training: {num_steps: many, log_every: 0}
     optimizer: {learning_rate: -1e-3}
-    sampling: {num_changes: 9}
+    sampling: {method: magic-t, num_changes: 9}
     space: {num_layers: 4}
     """
     problems = problems_of(PretrainConfig, text, tmp_path, model__dropout="2", run__nam="x")
@@ -234,3 +234,14 @@ def test_awkward_numbers_round_trip(number):
 def test_from_tree_names_its_source():
     with pytest.raises(ConfigError, match=r"(?s)runs/a/config.yaml.*search.seedd"):
         from_tree(SearchConfig, {"search": {"seedd": 1}}, "runs/a/config.yaml")
+
+
+def test_options_of_methods_that_are_off_are_not_judged():
+    shallow = {
+        "space.preset": "custom",
+        "space.num_layers": "2",
+        "space.candidates": "[ffn, conv3]",
+    }
+    load_config(PretrainConfig, None, shallow)
+    with pytest.raises(ConfigError, match="alignment.num_blocks: 4 is above space.num_layers 2"):
+        load_config(PretrainConfig, None, {**shallow, "alignment.enabled": "true"})
