@@ -243,5 +243,5 @@ def test_options_of_methods_that_are_off_are_not_judged():
         "space.candidates": "[ffn, conv3]",
     }
     load_config(PretrainConfig, None, shallow)
-    with pytest.raises(ConfigError, match="alignment.num_blocks: 4 is above space.num_layers 2"):
+    with pytest.raises(ConfigError, match=r"alignment.num_blocks: 4 is above space.num_layers 2"):
         load_config(PretrainConfig, None, {**shallow, "alignment.enabled": "true"})
