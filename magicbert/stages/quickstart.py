@@ -23,9 +23,11 @@ from magicbert.config.roots import (
     RetrainConfig,
     SearchConfig,
 )
+from magicbert.config.sections import RunSection
 from magicbert.errors import ConfigError
-from magicbert.report.reading import RunRecords, read_run, winner
-from magicbert.trail import run_folder
+from magicbert.records import read_record
+from magicbert.report.reading import RESULTS, RunRecords, read_run, winner
+from magicbert.trail import run_folder, stage_folder
 
 CHAIN: dict[str, type[Any]] = {
     "prepare": PrepareConfig,
@@ -41,7 +43,10 @@ LABELLED = ("retrain", "export", "finetune")
 
 
 def run(config: QuickstartConfig) -> None:
-    """Runs every stage; a stage that has finished before says so and returns at once."""
+    """Runs every stage; one that has finished before says so and returns at once.
+
+    A stage that stops at its time limit ends the chain; the same command goes on from there.
+    """
     console = Console(highlight=False, markup=False, soft_wrap=True)
     chain = read_chain(config)
     started = time.monotonic()
@@ -50,6 +55,9 @@ def run(config: QuickstartConfig) -> None:
         name = f"{verb} {stage_config.run.label}".rstrip()
         console.print(f"\n{number}/{len(chain)} {name}  [{elapsed}]", style="bold")
         importlib.import_module(f"magicbert.stages.{verb}").run(stage_config)
+        if not is_finished(verb, stage_config.run):
+            console.print(f"\n{name} is not finished: give the same command again to go on")
+            return
     show_results(console, config, read_run(run_folder(config.run)))
     console.print(f"took {time.monotonic() - started:.0f} seconds")
 
@@ -87,6 +95,15 @@ def planned_stages(config: QuickstartConfig) -> Iterator[tuple[str, str]]:
             yield from ((verb, label) for label in labels)
         else:
             yield verb, config.run.label
+
+
+def is_finished(verb: str, run: RunSection) -> bool:
+    """Returns whether a stage came to its end; one with a time limit may have stopped before."""
+    if verb not in RESULTS:
+        return True
+    file, schema = RESULTS[verb]
+    folder = run_folder(run) / "prepare" if verb == "prepare" else stage_folder(run, verb)
+    return bool(read_record(folder / file, schema).get("finished", True))
 
 
 def show_results(console: Console, config: QuickstartConfig, records: RunRecords) -> None:

@@ -7,7 +7,8 @@ import pytest
 from magicbert.config.roots import QuickstartConfig
 from magicbert.config.sections import RunSection
 from magicbert.errors import ConfigError
-from magicbert.stages.quickstart import CHAIN, read_chain
+from magicbert.records import write_record
+from magicbert.stages.quickstart import CHAIN, is_finished, read_chain
 
 
 def write(folder: Path, **texts: str) -> Path:
@@ -53,3 +54,18 @@ def test_a_mistake_in_a_shared_file_is_told_once(tmp_path):
         chain_of(tmp_path)
     (problem,) = caught.value.problems
     assert problem.startswith("export.yaml: licence: unknown option, did you mean 'license'")
+
+
+@pytest.mark.parametrize(("finished", "label"), [(True, ""), (False, ""), (False, "b")])
+def test_a_stage_stopped_by_its_time_limit_is_not_finished(tmp_path, finished, label):
+    run = RunSection(root=str(tmp_path), name="timed", label=label)
+    folder = tmp_path / "timed" / (f"retrain-{label}" if label else "retrain")
+    write_record(folder / "result.json", "magicbert/training-result/1", {"finished": finished})
+    assert is_finished("retrain", run) is finished
+
+
+def test_stages_without_a_time_limit_are_finished_once_they_return(tmp_path):
+    run = RunSection(root=str(tmp_path), name="timed", label="b")
+    write_record(tmp_path / "timed/prepare/manifest.json", "magicbert/prepare/1", {"length": 8})
+    assert is_finished("prepare", run)
+    assert is_finished("export", run)
