@@ -12,6 +12,7 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from magicbert import __version__
@@ -59,6 +60,7 @@ class Request:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb; a `UserError` becomes one message on standard error and exit code 2."""
     set_up_logging()
+    prefer_own_programs()
     try:
         dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -77,6 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("magicbert: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def prefer_own_programs() -> None:
+    """Puts the programs installed with this Python first on the path, as activation does.
+
+    DeepSpeed builds operators with the ninja it finds there, and builds anew for another one.
+    """
+    own = str(Path(sys.executable).parent)
+    others = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder != own]
+    os.environ["PATH"] = os.pathsep.join([own, *others])
 
 
 def set_up_logging() -> None:

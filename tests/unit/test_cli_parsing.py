@@ -138,6 +138,15 @@ def test_what_the_machine_refuses_is_a_message(tmp_path):
     assert "runs" in done.stderr
 
 
+def test_programs_of_the_environment_come_first_without_activation(monkeypatch):
+    """Another ninja on the path would make DeepSpeed build its operator again."""
+    own = str(Path(sys.executable).parent)
+    for before in ("/usr/bin:/bin", f"/usr/bin:{own}:/bin", f"{own}:/usr/bin:/bin"):
+        monkeypatch.setenv("PATH", before)
+        cli.main(["--version"])
+        assert os.environ["PATH"] == f"{own}:/usr/bin:/bin"
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     program = "import sys; sys.argv = ['magicbert', 'pretrain', '--help']\n"
     program += "from magicbert.cli import main; main()"
