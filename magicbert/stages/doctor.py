@@ -163,7 +163,9 @@ def check_deepspeed() -> Iterator[Finding]:
     yield Finding("DeepSpeed device", "ok", f"{accelerator.device_name()}, ranks talk by {backend}")
     if accelerator.device_name() != "cpu":
         return
-    file = environment.operator_file()
+    from magicbert.training.operator_build import operator_file
+
+    file = operator_file(accelerator)
     state = "is built" if file.exists() else "is built when training first starts"
     yield Finding("DeepSpeed operators", "ok", f"{file.stem} {state}")
 

@@ -33,6 +33,8 @@ from magicbert.training.launching import EXIT_INTERRUPTED, run_on_ranks
 from magicbert.training.parts import Outcome, Parts, Sections
 
 LOGGER = logging.getLogger("magicbert")
+# The entropy of few targets comes out too low; this many batches hold some 100,000.
+ENTROPY_BATCHES = 500
 RESULT = "result.json"
 RESULT_SCHEMA = "magicbert/training-result/1"
 
@@ -185,9 +187,7 @@ class EncoderTraining:
             "tokens": state.num_tokens,
             "valid_loss": valid.loss if valid else None,
             "valid_accuracy": valid.accuracy if valid else None,
-            "unigram_entropy": masked_unigram_entropy(source, self.config.training.num_eval_batches)
-            if valid
-            else None,
+            "unigram_entropy": masked_unigram_entropy(source, ENTROPY_BATCHES) if valid else None,
             "seconds": round(state.total_seconds, 3),
             **self.cost(supernet),
             "anchor": None if anchor is None else str(anchor),

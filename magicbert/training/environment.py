@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 import socket
-import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from magicbert.errors import UserError
+from magicbert.training.operator_build import build_comm_operator
 from magicbert.training.ranks import Ranks
 
-LOGGER = logging.getLogger("magicbert")
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -72,58 +68,14 @@ def check_precision(precision: str) -> None:
 
 
 def prepare_operators() -> None:
-    """Builds DeepSpeed's CPU communication operator where it is missing, and says so.
-
-    DeepSpeed builds it when a process group starts; done here once, the ranks find it built.
+    """Builds what DeepSpeed would build when a process group starts, where that is missing.
 
     Raises:
         UserError: compiler or headers are missing.
     """
-    if accelerator().device_name() != "cpu":
-        return
-    built = operator_file()
-    if built.is_file():
-        return
-    check_build_tools()
-    if (built.parent / "lock").exists():
-        LOGGER.warning(
-            "another process seems to build DeepSpeed's operator; if none does, delete %s",
-            built.parent / "lock",
-        )
-    LOGGER.info("building DeepSpeed's CPU communication operator (first use only, 1-2 minutes)")
-    from deepspeed.comm.torch import build_shm_op
-
-    try:
-        with redirect_stdout(StringIO()):
-            build_shm_op()
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"DeepSpeed's CPU communication operator did not build: {error}") from error
-
-
-def operator_file() -> Path:
-    """Returns where torch puts the built operator."""
-    from torch.utils.cpp_extension import _get_build_directory
-
-    builder = accelerator().create_op_builder("ShareMemCommBuilder")
-    name = builder.name
-    return Path(_get_build_directory(name, verbose=False)) / f"{name}.so"
-
-
-def check_build_tools() -> None:
-    """Raises `UserError` with everything that is missing to build an operator."""
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    missing = []
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        missing.append("a C++ compiler (Debian: apt-get install g++)")
-    if shutil.which("ninja") is None:
-        missing.append("ninja on the PATH (pip install ninja, and activate the environment)")
-    if not header.is_file():
-        missing.append(f"Python's headers, {header} (Debian: apt-get install python3-dev)")
-    if missing:
-        listing = "\n".join(f"  - {item}" for item in missing)
-        raise UserError(
-            f"DeepSpeed builds an operator at its first use on a CPU; missing:\n{listing}"
-        )
+    device = accelerator()
+    if device.device_name() == "cpu":
+        build_comm_operator(device)
 
 
 @contextmanager
@@ -152,6 +104,7 @@ def single_rank() -> Iterator[None]:
 def join_process_group() -> Ranks:
     """Joins the ranks that the environment describes; a standing process group is kept."""
     device = accelerator()
+    prepare_operators()
     # The deprecation notices of torch's collectives are DeepSpeed's to heed, not the user's.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed

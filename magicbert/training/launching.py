@@ -97,6 +97,7 @@ def run_as_rank(
     try:
         check_machine(training)
         check(num_ranks)
+        prepare_operators()
         set_threads(launch, int(os.environ.get("LOCAL_SIZE", num_ranks)))
     except UserError:
         if is_first:

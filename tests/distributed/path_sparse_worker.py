@@ -14,6 +14,7 @@ from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
 
 from magicbert.config.sections import AlignmentSection, OptimizerSection, TrainingSection
 from magicbert.space import Architecture
+from magicbert.training import environment
 from magicbert.training.engine import Policy, TrainingEngine
 from magicbert.training.module import StepPlan, TrainingModule
 from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
@@ -256,6 +257,7 @@ def gradient_error(rank: int, num_ranks: int, stage: int) -> float:
 
 def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
+    environment.prepare_operators()
     deepspeed.init_distributed("gloo")
     stages, precisions = (0, 1, 2), ("fp32", "bf16")
     return {

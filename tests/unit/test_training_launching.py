@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import subprocess
+import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.space import Architecture
-from magicbert.training import environment, versions
+from magicbert.training import environment, operator_build, versions
 from magicbert.training.control import step_digest
 from magicbert.training.launching import host_command, hostfile_command, threads_per_rank
 
@@ -40,7 +44,7 @@ def test_missing_build_tools_are_all_named(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"(?s)C\+\+ compiler.*ninja"):
-        environment.check_build_tools()
+        operator_build.check_build_tools()
 
 
 def test_a_single_rank_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +86,42 @@ def test_the_digest_tells_steps_and_paths_apart() -> None:
     }
     assert len(digests) == 4
     assert step_digest(1, (path, None)) == step_digest(1, (path, None))
+
+
+def test_a_lock_left_by_a_killed_build_is_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    operator_build.clear_stale_lock(lock, patience=0.2)
+    assert not lock.exists()
+
+
+def test_a_lock_that_goes_by_itself_is_waited_for(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    was_there: list[bool] = []
+
+    def finish_build() -> None:
+        was_there.append(lock.exists())
+        lock.unlink(missing_ok=True)
+
+    timer = threading.Timer(0.3, finish_build)
+    timer.start()
+    operator_build.clear_stale_lock(lock, patience=60.0)
+    assert was_there == [True]
+
+
+def test_one_process_at_a_time_even_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "own.lock"
+    code = (
+        "import sys, time, pathlib; from magicbert.training.operator_build import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with path.open("a") as stream, pytest.raises(BlockingIOError):
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    holder.kill()
+    holder.wait()
+    with operator_build.exclusive(path):
+        pass
