@@ -9,10 +9,11 @@ hand; no figure is.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
+from magicbert.errors import EXIT_USER_ERROR, UserError
 from magicbert.records import digest_of, write_record, write_text_atomically
 from magicbert.report.plots import Curve, loss_plot, score_plot
 from magicbert.report.reading import RunRecords, StageRecord, read_run, winner
@@ -198,4 +199,11 @@ def renew_page(page: Path, generated: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("run_folder", help="such as runs/first-run")
+    parser.add_argument("output", help="such as docs/results/first-run, without a suffix")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.run_folder, arguments.output)
+    except UserError as error:
+        parser.exit(EXIT_USER_ERROR, f"{error}\n")

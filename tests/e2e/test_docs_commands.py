@@ -18,7 +18,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Programs of the system that the documentation may name.
-KNOWN = {"magicbert", "make", "deepspeed", "sbatch", "source"}
+KNOWN = {"magicbert", "make", "deepspeed", "sbatch", "source", "python"}
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -71,6 +71,16 @@ def test_make_targets_exist_and_ci_runs_the_two_of_the_readme(words):
     for target in (word for word in words[1:] if "=" not in word):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
         assert target == "test-all" or f"\nmake {target}\n" in CI
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for _, words in COMMANDS if words[0] == "python"],
+    ids=ids([entry for entry in COMMANDS if entry[1][0] == "python"]),
+)
+def test_scripts_stand_where_they_are_named_and_have_a_test(words):
+    assert (ROOT / words[1]).is_file()
+    assert any(words[1] in test.read_text() for test in (ROOT / "tests" / "unit").glob("*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
