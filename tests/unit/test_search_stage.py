@@ -85,6 +85,22 @@ def test_the_record_holds_results_scores_rounds_and_origin(root: Path) -> None:
     assert record["origin"]["data_digest"] == read_manifest(root / "tiny" / "prepare").digest
 
 
+def test_random_baselines_keep_the_limits_and_follow_the_seed(root: Path) -> None:
+    supernet, _ = load_supernet(root / "tiny" / "pretrain" / "supernet")
+    low, high = bert_cost_model(supernet.config, ("mha2", "ffn", "conv3"), 32).range(SPACE)
+    limit = (low.parameters + high.parameters) // 2
+    drawn = {}
+    for seed in (0, 0, 1):
+        search.run(config(root, max_parameters=limit, num_random=3, seed=seed))
+        rows = result(root)["random"]
+        assert len({row["architecture"] for row in rows}) == 3
+        assert all(row["parameters"] <= limit for row in rows)
+        assert all(Architecture.parse(row["architecture"]) in SPACE for row in rows)
+        assert drawn.setdefault(seed, rows) == rows
+        shutil.rmtree(root / "tiny" / "search")
+    assert drawn[0] != drawn[1]
+
+
 def test_a_finished_search_is_not_run_again_and_another_one_is(root: Path) -> None:
     search.run(config(root))
     file = root / "tiny" / "search" / "architectures.json"

@@ -16,9 +16,12 @@ from magicbert.stages.retrain import ARCHITECTURES_SCHEMA, choose_architecture
 
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
-    """The folder of a search that found two architectures."""
-    results = [{"architecture": "ffn-mha2"}, {"architecture": "conv3-ffn"}]
-    write_record(tmp_path / "architectures.json", ARCHITECTURES_SCHEMA, {"results": results})
+    """The folder of a search that found two architectures and drew one at random."""
+    payload = {
+        "results": [{"architecture": "ffn-mha2"}, {"architecture": "conv3-ffn"}],
+        "random": [{"architecture": "conv5-mha2"}],
+    }
+    write_record(tmp_path / "architectures.json", ARCHITECTURES_SCHEMA, payload)
     return tmp_path
 
 
@@ -28,6 +31,7 @@ def search(tmp_path: Path) -> Path:
         ("best", "ffn-mha2"),
         ("rank:1", "ffn-mha2"),
         ("rank:2", "conv3-ffn"),
+        ("random:1", "conv5-mha2"),
         ("conv5-conv5", "conv5-conv5"),
     ],
 )
@@ -38,6 +42,12 @@ def test_the_wanted_architecture_is_chosen(search: Path, wanted: str, chosen: st
 @pytest.mark.parametrize("wanted", ["rank:0", "rank:3", "rank:x", "rank:"])
 def test_a_rank_that_was_not_written_is_refused(search: Path, wanted: str) -> None:
     with pytest.raises(UserError, match=r"rank:1\.\.2"):
+        choose_architecture(wanted, search)
+
+
+@pytest.mark.parametrize("wanted", ["random:0", "random:2", "random:"])
+def test_a_random_one_that_was_not_drawn_is_refused(search: Path, wanted: str) -> None:
+    with pytest.raises(UserError, match=r"random:1\.\.1"):
         choose_architecture(wanted, search)
 
 
