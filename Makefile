@@ -13,7 +13,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 
-.PHONY: quickstart test test-all lint requirements clean
+.PHONY: quickstart test test-all faults lint requirements clean
 
 quickstart: $(VENV)/.installed
 	magicbert quickstart --configs configs/tiny --run.name quickstart
@@ -23,6 +23,10 @@ test: lint
 
 test-all: lint
 	python -m pytest -q -n 2
+
+# Every row of the fault matrix; a run that was cut goes on. Writes docs/results/faults.json.
+faults: $(VENV)/.installed-dev
+	python tests/faults/run.py
 
 lint: $(VENV)/.installed-dev
 	ruff check .

@@ -1,0 +1,130 @@
+"""Runs the fault matrix: python tests/faults/run.py [IDS...] [--again]
+
+Each row is written to docs/results/faults.json as soon as it is done; a row that has a result of
+this commit is left out unless --again is given, so a run that was cut goes on. The table in
+docs/reliability.md is redrawn from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from matrix import Finding, Row, load_rows, select, sort_key
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results" / "faults.json"
+PAGE = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+
+def commit() -> str:
+    """Returns the commit of the tree, marked if the product was changed since."""
+    head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+    changed = subprocess.check_output(
+        ["git", "status", "--porcelain", "--", "magicbert", "tests"], cwd=ROOT, text=True
+    )
+    return head.strip() + ("+changes" if changed.strip() else "")
+
+
+def run_row(entry: Row) -> dict[str, Any]:
+    """Runs one row with its mutants and peers."""
+    start = time.monotonic()
+    finding = run_check(entry.check)
+    result: dict[str, Any] = {
+        "id": entry.id,
+        "fault": entry.fault,
+        "expected": entry.expected,
+        "passed": finding.passed,
+        "figure": finding.figure,
+        "num_fired": finding.num_fired,
+        "peer_figure": None,
+        "skipped": finding.skipped,
+    }
+    if finding.passed is not None:
+        caught = {text: run_check(check).passed is False for text, check in entry.mutants.items()}
+        result["mutants"] = caught
+        figures = [f"{name}: {run_peer(measure)}" for name, measure in entry.peers.items()]
+        result["peer_figure"] = "; ".join(figures) or None
+        is_proven = finding.num_fired > 0 and all(caught.values())
+        result["passed"] = bool(finding.passed and is_proven)
+    return result | {"seconds": round(time.monotonic() - start, 1), "commit": commit()}
+
+
+def run_check(check: Any) -> Finding:
+    """Runs a check in a folder of its own; an exception is a failure, not the end."""
+    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder:
+        try:
+            finding: Finding = check(Path(folder), True)
+        except Exception as error:
+            return Finding(False, f"{type(error).__name__}: {str(error)[:200]}", 1)
+    return finding
+
+
+def run_peer(measure: Any) -> str:
+    """Measures a peer in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder:
+        return str(measure(Path(folder)))
+
+
+def read_results() -> dict[str, dict[str, Any]]:
+    """Returns the rows of the result file by id."""
+    if not RESULTS.is_file():
+        return {}
+    return {entry["id"]: entry for entry in json.loads(RESULTS.read_text())["rows"]}
+
+
+def write_results(results: dict[str, dict[str, Any]]) -> None:
+    """Writes the result file and redraws the table."""
+    rows = [results[id] for id in sorted(results, key=sort_key)]
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    record = {"command": "make faults", "machine": machine, "rows": rows}
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+    if PAGE.is_file():
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Draws the rows as a Markdown table."""
+    lines = ["| row | fault | expected | result | figure | peers |", "|---|---|---|---|---|---|"]
+    for entry in rows:
+        verdict = {True: "passed", False: "**failed**", None: "skipped"}[entry["passed"]]
+        figure = entry["skipped"] or entry["figure"]
+        cells = (entry["fault"], entry["expected"], verdict, figure, entry["peer_figure"] or "")
+        lines.append(f"| {entry['id']} | " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs the rows that have no result of this commit; returns 1 if any row failed."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("ids", nargs="*", help="rows or groups, such as A1 D; none = all")
+    parser.add_argument("--again", action="store_true", help="also rows that have a result")
+    arguments = parser.parse_args()
+    results, head = read_results(), commit()
+    for entry in select(load_rows(), arguments.ids):
+        known = results.get(entry.id, {})
+        if known.get("commit") == head and known.get("passed") is not False and not arguments.again:
+            continue
+        print(f"{entry.id}: {entry.fault}", flush=True)
+        results[entry.id] = run_row(entry)
+        write_results(results)
+        shown = results[entry.id]
+        print(f"    passed={shown['passed']}  {shown['skipped'] or shown['figure']}", flush=True)
+    failed = [id for id, entry in results.items() if entry["passed"] is False]
+    print(f"{len(results)} rows, failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
