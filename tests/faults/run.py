@@ -1,8 +1,8 @@
 """Runs the fault matrix: python tests/faults/run.py [IDS...] [--again]
 
-Each row is written to docs/results/faults.json as soon as it is done; a row that has a result of
-this commit is left out unless --again is given, so a run that was cut goes on. The table in
-docs/reliability.md is redrawn from the file.
+Each row is written to docs/results/faults.json as soon as it is done; a row that has a result for
+this very product (the committed tree of magicbert/) is left out unless --again is given, so a run
+that was cut goes on. The table in docs/reliability.md is redrawn from the file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
-def commit() -> str:
-    """Returns the commit of the tree, marked if the product was changed since."""
-    head = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
-    changed = subprocess.check_output(
-        ["git", "status", "--porcelain", "--", "magicbert", "tests"], cwd=ROOT, text=True
-    )
-    return head.strip() + ("+changes" if changed.strip() else "")
+def git(*words: str) -> str:
+    """Returns what git prints."""
+    return subprocess.check_output(["git", *words], cwd=ROOT, text=True).strip()
+
+
+def product() -> str:
+    """Returns the identity of the product: its committed tree, marked if it was changed since."""
+    changed = git("status", "--porcelain", "--", "magicbert")
+    return git("rev-parse", "--short", "HEAD:magicbert") + ("+changes" if changed else "")
 
 
 def run_row(entry: Row) -> dict[str, Any]:
@@ -56,7 +58,9 @@ def run_row(entry: Row) -> dict[str, Any]:
         result["peer_figure"] = "; ".join(figures) or None
         is_proven = finding.num_fired > 0 and all(caught.values())
         result["passed"] = bool(finding.passed and is_proven)
-    return result | {"seconds": round(time.monotonic() - start, 1), "commit": commit()}
+    seconds = round(time.monotonic() - start, 1)
+    commit = git("rev-parse", "--short", "HEAD")
+    return result | {"seconds": seconds, "commit": commit, "product": product()}
 
 
 def run_check(check: Any) -> Finding:
@@ -106,15 +110,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Runs the rows that have no result of this commit; returns 1 if any row failed."""
+    """Runs the rows that have no result for this product; returns 1 if any row failed."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("ids", nargs="*", help="rows or groups, such as A1 D; none = all")
     parser.add_argument("--again", action="store_true", help="also rows that have a result")
     arguments = parser.parse_args()
-    results, head = read_results(), commit()
+    results, current = read_results(), product()
     for entry in select(load_rows(), arguments.ids):
         known = results.get(entry.id, {})
-        if known.get("commit") == head and known.get("passed") is not False and not arguments.again:
+        if known.get("product") == current and known["passed"] is not False and not arguments.again:
             continue
         print(f"{entry.id}: {entry.fault}", flush=True)
         results[entry.id] = run_row(entry)
