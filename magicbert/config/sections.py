@@ -270,6 +270,9 @@ class TrainingSection:
         "bf16", "number format of forward and backward"
     )
     zero_stage: Literal[0, 1, 2] = option(1, "DeepSpeed ZeRO stage")
+    offload_optimizer: bool = option(
+        False, "keep fp32 masters and AdamW's moments in host memory (not at ZeRO stage 0)"
+    )
     backend: Literal["auto", "triton", "torch"] = option("auto", "which kernels to use")
     log_every: int = option(50, "steps between two log lines")
     evaluate_every: int = option(1000, "steps between two evaluations on the valid split")
@@ -290,6 +293,8 @@ class TrainingSection:
         for name in ("seed", "max_minutes"):
             if getattr(self, name) < 0:
                 yield f"{name}: must be 0 or more, got {getattr(self, name)}"
+        if self.offload_optimizer and self.zero_stage == 0:
+            yield "offload_optimizer: ZeRO stage 0 has nothing to offload; set zero_stage to 1 or 2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

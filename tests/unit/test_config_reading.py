@@ -49,6 +49,10 @@ def problems_of(kind: type, text: str, tmp_path: Path, **overrides: str) -> tupl
         ("training: {zero_stage: 3}", "training.zero_stage", "must be one of 0, 1, 2"),
         ("training: {zero_stage: '1'}", "training.zero_stage", "must be one of 0, 1, 2"),
         ("training: {zero_stage: true}", "training.zero_stage", "must be one of 0, 1, 2"),
+        (
+            "training: {zero_stage: 0, offload_optimizer: true}",
+            "training.offload_optimizer", "nothing to offload",
+        ),
         ("space: {candidates: ffn}", "space.candidates", "got 'ffn' (str); write [ffn]"),
         ("space: {candidates: [ffn, 3]}", "space.candidates", "must be text, got 3"),
         ("space: {candidates: {a: b}}", "space.candidates", "must be a list"),

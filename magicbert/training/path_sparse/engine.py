@@ -10,6 +10,7 @@ from deepspeed.runtime.engine import ZERO_OPTIMIZATION, DeepSpeedEngine
 from deepspeed.utils.timer import NoopTimer
 from torch import nn
 
+from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
@@ -40,6 +41,8 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
         if stage == 0:
             clip_norm = self.gradient_clipping()
             return PathSparseReplicatedOptimizer(optimizer, clip_norm, loss_scale)
+        if self.zero_use_cpu_optimizer():
+            raise UserError("training.offload_optimizer: not available yet at this ZeRO stage")
         loss_scale["dynamic_loss_scale"] = loss_scale.pop("dynamic_scaling")
         return PathSparseZeroOptimizer(
             optimizer,
