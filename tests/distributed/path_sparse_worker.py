@@ -252,6 +252,37 @@ def gradient_error(rank: int, num_ranks: int, stage: int) -> float:
     return error
 
 
+# --- masters can be found --------------------------------------------------------------------
+
+
+def placement_faults(num_ranks: int, stage: int, precision: str) -> list[str]:
+    """Rebuilds the model from all ranks' masters; names what is missing, twice there or wrong."""
+    engine = build_engine(stage, precision, num_ranks)
+    optimizer, values = engine.optimizer, {}
+    for number, group in enumerate(optimizer.param_groups):
+        for piece in optimizer.pieces(number):
+            master = optimizer.masters[number].detach()
+            run = master[piece.offset : piece.offset + piece.length]
+            values[group["parameter_names"][piece.parameter], piece.start] = run.clone()
+    everyone: list[Any] = [values]
+    if stage > 0:  # at stage 0 each rank holds everything
+        everyone = [None] * num_ranks
+        torch.distributed.all_gather_object(everyone, values)
+    weights = dict(engine.module.supernet.named_parameters())
+    rebuilt = {name: torch.zeros(weight.numel()) for name, weight in weights.items()}
+    times = {name: torch.zeros(weight.numel()) for name, weight in weights.items()}
+    for pieces in everyone:
+        for (name, start), run in pieces.items():
+            rebuilt[name][start : start + len(run)] = run
+            times[name][start : start + len(run)] += 1
+    return [
+        name
+        for name, weight in weights.items()
+        if not bool(times[name].eq(1).all())
+        or not torch.equal(rebuilt[name].to(weight.dtype), weight.detach().reshape(-1))
+    ]
+
+
 # --- entry --------------------------------------------------------------------------------------
 
 
@@ -280,4 +311,9 @@ def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) ->
         },
         "stock trajectory": trajectory_errors(rank, num_ranks, 1, "stock"),
         "gradients": {f"stage {stage}": gradient_error(rank, num_ranks, stage) for stage in stages},
+        "placement": {
+            f"{precision} stage {stage}": placement_faults(num_ranks, stage, precision)
+            for precision in precisions
+            for stage in stages
+        },
     }

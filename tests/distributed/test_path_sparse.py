@@ -65,3 +65,9 @@ def test_gradients_do_not_depend_on_ranks_and_micro_batches(checks: list[Any]) -
     for check in checks:
         for setting, error in check["gradients"].items():
             assert error < 1e-6, setting
+
+
+def test_pieces_of_all_ranks_rebuild_the_model(checks: list[Any]) -> None:
+    for check in checks:
+        for setting, faults in check["placement"].items():
+            assert faults == [], setting

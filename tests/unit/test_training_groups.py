@@ -6,6 +6,7 @@ from toy_tenant import ToySupernet, toy_space
 
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
+from magicbert.training.path_sparse.placement import Piece, cut_group
 
 
 def test_every_parameter_is_in_exactly_one_group() -> None:
@@ -23,6 +24,22 @@ def test_norms_and_biases_are_not_decayed() -> None:
             name = names[id(parameter)]
             is_plain = name.endswith("bias") or "norm" in name
             assert group["weight_decay"] == (0.0 if is_plain else 0.1), name
+
+
+def test_groups_carry_the_names_of_their_parameters() -> None:
+    supernet = ToySupernet(toy_space())
+    named = dict(supernet.named_parameters())
+    for group in parameter_groups(supernet, 0.1):
+        found = [named[name] for name in group["parameter_names"]]
+        assert [id(p) for p in found] == [id(p) for p in group["params"]], group["name"]
+
+
+def test_a_group_is_cut_at_partition_edges_and_padding_is_left_out() -> None:
+    # Two parameters, 5 and 4 values, the second after one value of padding; windows of 6.
+    cut = [cut_group((1, 0), (5, 4), (0, 6), window) for window in ((0, 6), (6, 12))]
+    assert cut == [(Piece(1, 0, 5, 0),), (Piece(0, 0, 4, 0),)]
+    crossing = cut_group((0, 1), (5, 4), (0, 5), (3, 6))
+    assert crossing == (Piece(0, 3, 2, 0), Piece(1, 0, 1, 2))
 
 
 def test_a_path_is_its_operators_and_what_is_shared() -> None:

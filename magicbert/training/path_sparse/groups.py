@@ -18,7 +18,7 @@ SHARED = "shared"
 
 
 def parameter_groups(supernet: Supernet, weight_decay: float) -> list[ParameterGroup]:
-    """Returns the groups of a supernet, each with its name and its owner.
+    """Returns the groups of a supernet, each with its name, its owner and its parameters' names.
 
     The parameters of one owner (an operator of a layer, or what all paths share) make up to two
     groups: matrices and tables are decayed; vectors (biases and the gains of norms) are not.
@@ -39,13 +39,20 @@ def split_by_decay(
     owner: str, named: Iterable[tuple[str, nn.Parameter]], weight_decay: float
 ) -> list[ParameterGroup]:
     """Returns one group of decayed and one of other parameters; an empty one is left out."""
-    parameters = [parameter for _, parameter in named if parameter.requires_grad]
-    groups = []
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    groups: list[ParameterGroup] = []
     for kind, decay in (("decay", weight_decay), ("plain", 0.0)):
-        members = [p for p in parameters if (p.ndim > 1) == (kind == "decay")]
+        members = [item for item in trained if (item[1].ndim > 1) == (kind == "decay")]
         if members:
-            name = f"{owner}/{kind}"
-            groups.append({"params": members, "name": name, "owner": owner, "weight_decay": decay})
+            groups.append(
+                {
+                    "params": [parameter for _, parameter in members],
+                    "parameter_names": [name for name, _ in members],
+                    "name": f"{owner}/{kind}",
+                    "owner": owner,
+                    "weight_decay": decay,
+                }
+            )
     return groups
 
 

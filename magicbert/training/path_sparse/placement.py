@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -25,3 +26,26 @@ class Piece:
     start: int
     length: int
     offset: int
+
+
+def cut_group(
+    parameters: Sequence[int],
+    sizes: Sequence[int],
+    offsets: Sequence[int],
+    window: tuple[int, int],
+) -> tuple[Piece, ...]:
+    """Returns the pieces of a flattened group that fall into one rank's window of it.
+
+    Args:
+        parameters: numbers of the parameters, in the order in which they were flattened.
+        sizes: values of each of them.
+        offsets: where each begins in the flattened group.
+        window: first value of the rank's partition and the one behind its last.
+    """
+    begin, end = window
+    pieces = []
+    for parameter, size, offset in zip(parameters, sizes, offsets, strict=True):
+        first, last = max(offset, begin), min(offset + size, end)
+        if first < last:
+            pieces.append(Piece(parameter, first - offset, last - first, first - begin))
+    return tuple(pieces)

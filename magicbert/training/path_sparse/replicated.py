@@ -11,6 +11,7 @@ from torch import Tensor
 
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.groups import GroupIndex, ParameterGroup
+from magicbert.training.path_sparse.placement import Piece, cut_group
 from magicbert.training.path_sparse.update import SparseUpdate
 
 
@@ -57,6 +58,12 @@ class PathSparseReplicatedOptimizer(ZeROOptimizer):  # type: ignore[misc]
     def state(self) -> Any:
         """AdamW's moments and step counters by master."""
         return self.optimizer.state
+
+    def pieces(self, group_number: int) -> tuple[Piece, ...]:
+        """Returns where the parameters of a group stand in its master: one after another."""
+        sizes = [parameter.numel() for parameter in self.bit16_groups[group_number]]
+        offsets = [sum(sizes[:index]) for index in range(len(sizes))]
+        return cut_group(range(len(sizes)), sizes, offsets, (0, sum(sizes)))
 
     @staticmethod
     def _flatten(parameters: list[Any]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.groups import GroupIndex
+from magicbert.training.path_sparse.placement import Piece, cut_group
 from magicbert.training.path_sparse.update import SparseUpdate
 
 
@@ -44,6 +45,23 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
         """This rank's fp32 partition of each group."""
         partitions: list[Tensor] = self.single_partition_of_fp32_groups
         return partitions
+
+    def pieces(self, group_number: int) -> tuple[Piece, ...]:
+        """Returns where a group's parameters stand in this rank's partition.
+
+        DeepSpeed may change the order of the parameters (round robin) and pads between them and
+        at the end.
+        """
+        numbers = {id(p): number for number, p in enumerate(self.bit16_groups[group_number])}
+        parameters = self.round_robin_bit16_groups[group_number]
+        length = int(self.partition_size[group_number])
+        begin = dist.get_rank(group=self.dp_process_group) * length
+        return cut_group(
+            [numbers[id(parameter)] for parameter in parameters],
+            [parameter.numel() for parameter in parameters],
+            self.round_robin_bit16_offsets[group_number],
+            (begin, begin + length),
+        )
 
     def _active_parameters(self) -> Iterator[tuple[int, Any]]:
         for number in self.active:
