@@ -19,6 +19,7 @@ from magicbert import __version__
 from magicbert.config import roots
 from magicbert.config.reading import load_config, to_yaml
 from magicbert.errors import EXIT_USER_ERROR, UserError
+from magicbert.redaction import RedactingFormatter, print_redacted, redact
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ VERBS = {
 }
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name"}
 # What the machine refuses is the user's to mend: a message, not a traceback.
-REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,14 @@ class Request:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb; a `UserError` becomes one message on standard error and exit code 2."""
+    sys.excepthook = print_redacted
     set_up_logging()
     prefer_own_programs()
     try:
         dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except UserError as error:
-        print(f"magicbert: {error}", file=sys.stderr)
+        print(redact(f"magicbert: {error}"), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
         # The reader has gone, as in `magicbert --help | head`: nothing is left to say to it.
@@ -74,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
-        print(f"magicbert: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        text = f"magicbert: {error.filename or 'output'}: {error.strerror}"
+        print(redact(text), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("magicbert: interrupted", file=sys.stderr)
@@ -93,13 +99,15 @@ def prefer_own_programs() -> None:
 
 def set_up_logging() -> None:
     """Sends the program's own messages to standard output, other packages' warnings to error."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    others = logging.StreamHandler()
+    others.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[others])
     logger = logging.getLogger("magicbert")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if not logger.handlers:
         console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
+        console.setFormatter(RedactingFormatter("%(message)s"))
         logger.addHandler(console)
 
 
@@ -209,7 +217,8 @@ def option_lines(kind: type, prefix: str) -> typing.Iterator[str]:
             yield ""
         else:
             default = show_default(field.default)
-            yield f"  --{prefix}{field.name} {type_name(hint)}  (default: {default})"
+            within = f", in {field.metadata['range'].text}" if "range" in field.metadata else ""
+            yield f"  --{prefix}{field.name} {type_name(hint)}  (default: {default}{within})"
             yield f"        {field.metadata['help']}"
 
 

@@ -21,6 +21,7 @@ from magicbert import __version__
 from magicbert.config.reading import to_yaml
 from magicbert.config.sections import RunSection
 from magicbert.records import write_text_atomically
+from magicbert.redaction import RedactingFormatter
 
 LOGGER = logging.getLogger("magicbert")
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "tokenizers", "triton", "numpy")
@@ -56,7 +57,7 @@ class Trail:
         if is_cut_off(folder / "metrics.jsonl"):
             self._metrics.write("\n")
         self._handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(self._handler)
 
     def record(self, kind: str, **values: Any) -> None:

@@ -16,10 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from magicbert.config.yaml_text import dump_yaml, parse_yaml
+from magicbert.config.fields import Range
+from magicbert.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml
 from magicbert.errors import ConfigError
+from magicbert.redaction import redact, secret_in
 
 Config = TypeVar("Config")
+MAX_TEXT = 4096  # the longest path that Linux knows
+MAX_ITEMS = 10_000
+# Line feeds, NUL, terminal codes and halves of surrogate pairs belong into no option.
+NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def load_config(kind: type[Config], file: str | None, overrides: Mapping[str, str]) -> Config:
@@ -64,7 +70,8 @@ def checked(kind: type[Config], tree: Any, source: str, problems: list[str]) -> 
 def read_yaml(file: Path) -> dict[str, Any]:
     """Returns the mapping in a YAML file; raises `ConfigError` naming file, line and column."""
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as stream:  # never all of it: it may be a device
+            text = stream.read(4 * MAX_CHARACTERS + 1).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(str(file), [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -165,6 +172,8 @@ def convert(hint: Any, value: Any) -> Any:
         if not isinstance(value, list):
             remedy = f"; write [{value}]" if isinstance(value, (str, int, float)) else ""
             raise ValueError(f"must be a list, got {describe(value)}{remedy}")
+        if len(value) > MAX_ITEMS:
+            raise ValueError(f"must have at most {MAX_ITEMS} items, got {len(value)}")
         return tuple(convert(typing.get_args(hint)[0], item) for item in value)
     if origin in (typing.Union, types.UnionType):
         raise TypeError(f"unsupported field type {hint}")
@@ -181,7 +190,20 @@ def convert_scalar(hint: type, value: Any) -> Any:
     if (hint is int and isinstance(value, bool)) or not isinstance(value, hint):
         names = {int: "a whole number", bool: "true or false", str: "text"}
         raise ValueError(f"must be {names[hint]}, got {describe(value)}")
+    if isinstance(value, str):
+        check_text(value)
     return value
+
+
+def check_text(text: str) -> None:
+    """Raises ``ValueError`` on text that is no name, path or sentence, or that holds a secret."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"must have at most {MAX_TEXT} characters, got {len(text)}")
+    if NOT_TEXT.search(text):
+        raise ValueError(f"must be text without control characters, got {describe(text)}")
+    secret = secret_in(text)
+    if secret is not None:
+        raise ValueError(f"holds {secret}; leave it in the environment: runs keep what is here")
 
 
 def to_float(value: Any) -> float | None:
@@ -198,7 +220,7 @@ def describe(value: Any) -> str:
     """Names a value and its type for a message."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = redact(repr(value))
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
@@ -215,8 +237,17 @@ def validation_problems(config: Any, prefix: str = "") -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             path = f"{prefix}{field.name}."
             yield from validation_problems(value, path)
+        elif "range" in field.metadata:
+            yield from range_problems(f"{prefix}{field.name}", value, field.metadata["range"])
     if hasattr(config, "validate"):
         yield from (f"{prefix}{problem}" for problem in config.validate())
+
+
+def range_problems(path: str, value: Any, allowed: Range) -> Iterator[str]:
+    """Yields a problem for each number that is out of its range."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number not in allowed:
+            yield f"{path}: must be in {allowed.text}, got {describe(number)}"
 
 
 def to_tree(config: Any) -> dict[str, Any]:

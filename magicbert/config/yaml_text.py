@@ -2,7 +2,8 @@
 
 PyYAML follows YAML 1.1, where ``no`` is false, ``1:30`` is 90, ``010`` is 8 and ``1e-4`` is text.
 Here only ``true``/``false`` are truth values, numbers are decimal, ``1e-4`` is a number, and a key
-that is given twice is refused.
+that is given twice is refused. So are tags, anchors and aliases (a few lines of aliases can stand
+for gigabytes), and more depth or text than any configuration has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import re
 from typing import Any
 
 import yaml
+
+MAX_CHARACTERS = 1 << 20
+MAX_DEPTH = 16
 
 # In this order: the first pattern that matches names the type of a plain scalar.
 PLAIN_SCALARS = (
@@ -27,9 +31,27 @@ PLAIN_SCALARS = (
 
 
 class StrictLoader(yaml.SafeLoader):
-    """``yaml.safe_load`` with the scalars of YAML 1.2 that refuses duplicate keys."""
+    """``yaml.safe_load`` with the scalars of YAML 1.2 that reads plain trees only."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Reads one node, or raises ``ComposerError`` on what only hostile files hold."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        refused = ""
+        if getattr(event, "anchor", None) is not None:
+            refused = "anchors and aliases are not read: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            refused = f"tags are not read: {event.tag}"
+        elif self.depth >= MAX_DEPTH:
+            refused = f"nested deeper than {MAX_DEPTH} levels"
+        if refused:
+            raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Builds a mapping, or raises ``ConstructorError`` on a key given twice."""
@@ -53,6 +75,10 @@ class StrictDumper(yaml.SafeDumper):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
+    def ignore_aliases(self, data: Any) -> bool:
+        """Says that everything is written out."""
+        return True
+
 
 for _tag, _pattern, _first in PLAIN_SCALARS:
     for _kind in (StrictLoader, StrictDumper):
@@ -63,6 +89,8 @@ for _tag, _pattern, _first in PLAIN_SCALARS:
 
 def parse_yaml(text: str) -> Any:
     """Parses one YAML text; every failure is a ``ValueError`` with a one-line message."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"longer than {MAX_CHARACTERS} characters: not a configuration")
     try:
         # StrictLoader derives from SafeLoader: plain data only, no object is ever constructed.
         return yaml.load(text, Loader=StrictLoader)

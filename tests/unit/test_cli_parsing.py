@@ -126,7 +126,7 @@ def test_config_errors_exit_with_2_and_without_a_traceback(tmp_path):
 def test_print_config_checks_like_a_run_and_prints_nothing_when_wrong(tmp_path):
     done = magicbert("search", "--print_config", "--search.num_results", "0", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "search.num_results: must be at least 1, got 0" in done.stderr
+    assert "search.num_results: must be in [1, 1e6], got 0 (int)" in done.stderr
 
 
 def test_what_the_machine_refuses_is_a_message(tmp_path):

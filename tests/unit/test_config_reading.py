@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,9 +58,22 @@ def problems_of(kind: type, text: str, tmp_path: Path, **overrides: str) -> tupl
         ("space: {candidates: ffn}", "space.candidates", "got 'ffn' (str); write [ffn]"),
         ("space: {candidates: [ffn, 3]}", "space.candidates", "must be text, got 3"),
         ("space: {candidates: {a: b}}", "space.candidates", "must be a list"),
+        ("model: {max_length: 1e2}", "model.max_length", "must be a whole number, got 100.0"),
+        ("optimizer: {learning_rate: 1e300}", "optimizer.learning_rate", "must be in (0, 10]"),
+        ("optimizer: {epsilon: 1e-300}", "optimizer.epsilon", "must be in [1e-16, 1]"),
+        (f"training: {{seed: {10**400}}}", "training.seed", "must be in [0, 4294967295]"),
+        ('run: {name: "a\\0b"}', "run.name", "without control characters"),
+        ('run: {name: "a\\nb"}', "run.name", "without control characters"),
+        ('run: {name: "\\ud800"}', "run.name", "without control characters"),
+        (f"run: {{root: {'x' * 5000}}}", "run.root", "at most 4096 characters, got 5000"),
+        (f"run: {{name: {'x' * 300}}}", "run.name", "must be a plain folder name"),
+        ("run: {name: a\\b}", "run.name", "must be a plain folder name"),
+        ("run: {name: ａ／ｂ}", "run.name", "must be a plain folder name"),
+        ("run: {label: ../x}", "run.label", "must be a plain suffix"),
+        ("run: {root: 'https://u:p@h/x'}", "run.root", "a user or password in an address"),
         ("training: 5", "training", "must be a section, got 5"),
         ("training: [1]", "training", "must be a section"),
-        ("training: {seed: -1}", "training.seed", "must be 0 or more"),
+        ("training: {seed: -1}", "training.seed", "must be in [0, 4294967295], got -1"),
         ("run: {name: ..}", "run.name", "must be a plain folder name"),
         ("training: {rows_per_step: 33}", "training.rows_per_step", "not a multiple of"),
     ],
@@ -80,8 +95,13 @@ def test_each_problem_has_its_path_and_says_what_was_given(text, path, words, tm
         ("- training", "must hold sections, got ['training']"),
         ("just text", "must hold sections"),
         ("--- {}\n--- {}", "line 2"),
-        ("training: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("training: !!python/object/apply:os.getcwd []", "tags are not read"),
         ("run: \x00", "line"),
+        ("run: !!str x", "line 1, column 6: tags are not read"),
+        ("run: &a {name: x}\nlaunch: *a", "anchors and aliases are not read"),
+        ("run: " + "[" * 500, "nested deeper than 16 levels"),
+        ("run: " + "{a: " * 500, "nested deeper than 16 levels"),
+        ("# " + "x" * (1 << 21), "not a configuration"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_named_with_the_place(text, words, tmp_path):
@@ -97,6 +117,41 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     latin.write_bytes("run: {name: é}".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"is not UTF-8 \(byte 12\)"):
         load_config(PretrainConfig, str(latin), {})
+
+
+def test_a_device_is_read_in_part_only():
+    with pytest.raises(ConfigError, match="not a configuration"):
+        load_config(PretrainConfig, "/dev/zero", {})
+
+
+def test_every_number_has_a_range_that_holds_its_default():
+    for verb in VERBS.values():
+        for section in sections_of(verb.config()):
+            hints = typing.get_type_hints(type(section))
+            for field in dataclasses.fields(section):
+                if hints[field.name] in (int, float, tuple[int, ...], tuple[float, ...]):
+                    assert "range" in field.metadata, f"{field.name}: say `within=`"
+                    value = getattr(section, field.name)
+                    numbers = value if isinstance(value, tuple) else (value,)
+                    assert all(number in field.metadata["range"] for number in numbers)
+
+
+def sections_of(config: object) -> Iterator[object]:
+    """Yields a configuration and the sections in it."""
+    yield config
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(getattr(config, field.name)):
+            yield from sections_of(getattr(config, field.name))
+
+
+def test_the_value_of_a_secret_variable_is_refused_and_not_repeated(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    with pytest.raises(ConfigError, match=r"run.name: holds the value of \$HF_TOKEN") as caught:
+        load_config(PretrainConfig, None, {"run.name": "x-hf_0123456789"})
+    assert "0123456789" not in str(caught.value)
+    with pytest.raises(ConfigError, match="must be a whole number") as caught:
+        load_config(PretrainConfig, None, {"training.seed": "hf_0123456789"})
+    assert "0123456789" not in str(caught.value)
 
 
 def test_typo_wrong_type_and_impossible_values_come_together(tmp_path):

@@ -15,14 +15,15 @@ PACKAGE = ROOT / "magicbert"
 KERNELS = ROOT / "kernels" / "magicbert_kernels"
 MODELING = PACKAGE / "bert" / "modeling"
 
-LEAVES = {"", "errors", "faults", "records", "trail", "config"}
+LEAVES = {"", "errors", "faults", "records", "redaction", "trail", "config"}
 CORE = LEAVES | {"space", "data", "supernet", "training"}
 ROOMS = CORE | {"search", "report", "export", "finetune", "bert", "stages"}
 ARROWS = {
     "": set(),
     "errors": set(),
     "faults": set(),
-    "config": {"errors"},
+    "redaction": set(),
+    "config": {"errors", "redaction"},
     "records": {"errors", "faults"},
     "trail": LEAVES,
     "space": LEAVES,
