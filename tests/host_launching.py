@@ -1,4 +1,4 @@
-"""The deepspeed launcher on two hosts: without ssh, one command on each; or by ssh, from the first."""
+"""The deepspeed launcher on two hosts: one command on each, or by ssh from the first."""
 
 from __future__ import annotations
 
