@@ -62,12 +62,16 @@ def read_record(path: Path, schema: str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or record.get("schema") != schema:
         given = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise UserError(f"{path}: expected schema {schema}, found {given}")
     payload = {name: value for name, value in record.items() if name not in ("schema", "sha256")}
-    if digest_of(payload) != record.get("sha256"):
+    try:
+        digest = digest_of(payload)
+    except (ValueError, RecursionError) as error:  # NaN, text that no file can hold, depth
+        raise UserError(f"{path}: holds what this program never writes: {error}") from error
+    if digest != record.get("sha256"):
         raise UserError(f"{path}: damaged or edited by hand (its digest does not match)")
     return payload

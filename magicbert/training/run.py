@@ -13,7 +13,7 @@ from magicbert.config.reading import to_tree
 from magicbert.supernet.alignment import alignment_backend
 from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
-from magicbert.training.checkpoints import CheckpointStore, RunIdentity
+from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
 from magicbert.training.control import Interruption
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.loop import TrainingLoop
@@ -57,11 +57,10 @@ def train(
     engine = TrainingEngine(
         module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks
     )
-    identity = RunIdentity.of(
-        to_tree(config),
-        {**facts, "num_ranks": ranks.num_ranks, "space": supernet.space.to_json()},
-    )
-    store = CheckpointStore(folder / "checkpoints", ranks, sections.training.keep_checkpoints)
+    identity = RunIdentity.of(to_tree(config), {**facts, "space": supernet.space.to_json()})
+    origin = Origin(sections.training.zero_stage, identity.config_digest, identity.data_digest)
+    keep = sections.training.keep_checkpoints
+    store = CheckpointStore(folder / "checkpoints", ranks, keep, origin)
     resumer = Resumer(store, identity, engine, parts.anchors)
     with Interruption() as interruption:
         state = resumer.load()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from magicbert.errors import UserError
+from magicbert.records import digest_of
 
-# They change what is written or when, not what is computed.
+# They change what is written or when, or where state lies, not what is computed. The state of a
+# checkpoint is cut anew for other ranks, another ZeRO stage or offload.
 HARMLESS = (
     "run.",
-    "launch.",  # the number of ranks that were started is a fact of its own
+    "launch.",
+    "training.zero_stage",
+    "training.offload_optimizer",
     "training.log_every",
     "training.evaluate_every",
     "training.num_eval_batches",
@@ -29,14 +33,27 @@ class RunIdentity:
 
     Attributes:
         values: dotted path -> JSON value; the configuration and facts such as the space.
+        facts: those of them that are not configuration.
     """
 
     values: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Mapping[str, Any], facts: Mapping[str, Any]) -> RunIdentity:
-        """Flattens a resolved configuration and adds facts about space, data and ranks."""
-        return cls({**dict(flatten(config)), **facts})
+        """Flattens a resolved configuration and adds facts about space and data."""
+        return cls({**dict(flatten(config)), **facts}, facts)
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the configuration, harmless options left out."""
+        paths = self.values.keys() - self.facts.keys()
+        return digest_of({p: self.values[p] for p in paths if not self._is_harmless(p)})
+
+    @property
+    def data_digest(self) -> str:
+        """Digest of the facts about space and data."""
+        return digest_of(dict(self.facts))
 
     def check(self, other: Mapping[str, Any], source: str) -> None:
         """Compares with the identity that a checkpoint carries.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,11 +30,11 @@ def read_state(optimizer: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def write_state(optimizer: Any, tensors: dict[str, Tensor]) -> None:
+def write_state(optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
     """Takes over what `read_state` returned and brings the model's weights in line.
 
     Args:
-        optimizer: built over the same groups and number of ranks.
+        optimizer: built over the same groups.
         tensors: complete; a missing master is an error, missing moments mean "never sampled".
     """
     for group in optimizer.param_groups:
