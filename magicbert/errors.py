@@ -8,7 +8,13 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the message says what, where, the value and what to do."""
+    """A mistake in what the user gave: the message says what, where, the value and what to do.
+
+    Attributes:
+        exit_code: what the program leaves with.
+    """
+
+    exit_code: int = EXIT_USER_ERROR
 
 
 class ConfigError(UserError):

@@ -78,10 +78,18 @@ class TokenSource:
                 f"training.rows_per_step: {self.rows_per_step} is not a multiple of "
                 f"rows_per_micro_batch x ranks = {size * num_ranks}"
             )
-        first = step * self.rows_per_step
-        positions = np.arange(first, first + self.rows_per_step, dtype=np.int64)
+        positions = self._positions(step)
         mine = positions.reshape(-1, num_ranks, size)[:, rank]
         return self._batches(self._train, self._train_order, mine.reshape(-1))
+
+    def sample_ids(self, step: int) -> Indices:
+        """Returns the rows that all ranks together read in one optimizer step."""
+        _, indices = self._train_order.locate(self._positions(step))
+        return indices
+
+    def _positions(self, step: int) -> Indices:
+        first = step * self.rows_per_step
+        return np.arange(first, first + self.rows_per_step, dtype=np.int64)
 
     def dev_batches(self, num_batches: int) -> list[TokenBatch]:
         """Returns the first fixed micro-batches of the held-out split.

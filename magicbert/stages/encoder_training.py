@@ -29,7 +29,8 @@ from magicbert.trail import run_folder
 from magicbert.training.checkpoints import RunIdentity
 from magicbert.training.checkpoints.identity import flatten
 from magicbert.training.environment import join_process_group
-from magicbert.training.launching import EXIT_INTERRUPTED, run_on_ranks
+from magicbert.training.exit_codes import EXIT_INTERRUPTED
+from magicbert.training.launching import run_on_ranks
 from magicbert.training.parts import Outcome, Parts, Sections
 
 LOGGER = logging.getLogger("magicbert")

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any
 
 from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
 from magicbert.training.parts import Ending
-from magicbert.training.ranks import AgreedError, Ranks
+from magicbert.training.ranks import DisagreementError, Ranks, table
+from magicbert.training.samples import MODULUS, StepData
 
-# Sums of digests over 2**20 ranks still fit a signed 64-bit integer.
-DIGEST_BITS = 40
+
+@dataclass(frozen=True)
+class Notice:
+    """What a rank has to tell the others beside its data.
+
+    Attributes:
+        is_interrupted: it was told to stop.
+        is_out_of_time: its clock has run out; the first rank's counts.
+        late_loss: its share of the loss of the last step that has been read back from the device.
+        is_skipped: whether that step was skipped because its gradient was not finite.
+    """
+
+    is_interrupted: bool = False
+    is_out_of_time: bool = False
+    late_loss: float = 0.0
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,16 @@ class StepAgreement:
         num_positions: valid positions over all ranks and micro-batches.
         is_interrupted: some rank was told to stop.
         is_out_of_time: the first rank's clock has run out.
+        late_loss: the whole loss of the step that the notices speak of.
+        is_skipped: that step was skipped.
     """
 
     count: int
     num_positions: int
     is_interrupted: bool
     is_out_of_time: bool
+    late_loss: float = 0.0
+    is_skipped: bool = False
 
     @property
     def ending(self) -> Ending | None:
@@ -41,31 +56,6 @@ class StepAgreement:
         if self.is_interrupted:
             return "interrupted"
         return "out of time" if self.is_out_of_time else None
-
-
-class Interruption:
-    """Turns SIGTERM and SIGINT into a flag that is looked at between steps.
-
-    Use as a context manager: the former handlers come back at its end.
-    """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self.is_requested = False
-        self._former: dict[int, Any] = {}
-
-    def request(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Asks for a stop after the current step; also the signal handler."""
-        self.is_requested = True
-
-    def __enter__(self) -> Interruption:
-        self._former = {number: signal.signal(number, self.request) for number in self.SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
 
 
 class Deadline:
@@ -89,42 +79,74 @@ def agree(
     step: int,
     paths: Sequence[Architecture | None],
     objective: Objective,
-    micro_batches: Sequence[Any],
-    *,
-    is_interrupted: bool,
-    is_out_of_time: bool,
+    data: StepData,
+    notice: Notice,
+    run_facts: Mapping[str, object] | None = None,
 ) -> StepAgreement:
-    """Exchanges the message of one step.
+    """Exchanges the message of one step: one all-reduce, before anything of the step is computed.
 
     Args:
         ranks: all ranks.
         step: number of the step.
         paths: the sampled path and the anchor.
         objective: counts the terms of this rank's micro-batches.
-        micro_batches: this rank's.
-        is_interrupted: whether this rank was told to stop.
-        is_out_of_time: whether this rank's clock has run out; the first rank's counts.
+        data: what this rank reads in the step.
+        notice: what else this rank has to say.
+        run_facts: digests of what was fixed at the start: configuration, space, data, code.
 
     Raises:
-        AgreedError: ranks are at different steps or paths.
+        DisagreementError: ranks differ in step, path, anchor, data position or run, or do not
+            together read the samples of the step.
     """
-    digest = step_digest(step, paths)
-    count, positions, interrupted, out_of_time, digests = ranks.sum(
+    facts = step_facts(step, paths, data) | dict(run_facts or {})
+    batches = data.micro_batches
+    sums = ranks.exchange(
+        "step",
         [
-            sum(objective.count(batch) for batch in micro_batches),
-            sum(objective.num_tokens(batch) for batch in micro_batches),
-            int(is_interrupted),
-            int(is_out_of_time and ranks.is_first),
-            digest,
-        ]
+            sum(objective.count(batch) for batch in batches),
+            sum(objective.num_tokens(batch) for batch in batches),
+            notice.is_interrupted,
+            notice.is_out_of_time and ranks.is_first,
+            notice.late_loss,
+            notice.is_skipped,
+            data.own_samples,
+        ],
+        facts,
     )
-    if digests != digest * ranks.num_ranks:
-        text = f"step {step}, path {paths[0]}, anchor {paths[1]}"
-        raise AgreedError(f"the ranks have lost step with each other; rank {ranks.rank}: {text}")
-    return StepAgreement(count, positions, interrupted > 0, out_of_time > 0)
+    count, positions, interrupted, out_of_time, late_loss, skipped, samples = sums
+    if int(samples) % MODULUS != data.all_samples:
+        raise DisagreementError(describe_samples(ranks, step, data))
+    if skipped not in (0, ranks.num_ranks):
+        views = ranks.gather({"last gradient": "not finite" if notice.is_skipped else "finite"})
+        raise DisagreementError(
+            f"before step {step}, the ranks have lost step with each other:\n{table(views)}"
+        )
+    return StepAgreement(
+        int(count), int(positions), interrupted > 0, out_of_time > 0, late_loss, skipped > 0
+    )
 
 
-def step_digest(step: int, paths: Sequence[Architecture | None]) -> int:
-    """Returns a number that differs where step or paths differ."""
-    text = f"{step}:{'/'.join(str(path) for path in paths)}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> (64 - DIGEST_BITS)
+def step_facts(
+    step: int, paths: Sequence[Architecture | None], data: StepData
+) -> dict[str, object]:
+    """Returns what must be the same on every rank in one step."""
+    return {
+        "step": step,
+        "path": paths[0],
+        "anchor": paths[1],
+        "data position": data.step,
+        "samples of the step": f"{data.all_samples:08x}",
+    }
+
+
+def describe_samples(ranks: Ranks, step: int, data: StepData) -> str:
+    """Says which samples each rank holds, when together they are not those of the step."""
+    ids = data.sample_ids
+    view = {
+        "data position": str(data.step),
+        "samples": f"{len(ids)}: {ids[:3]} ... {ids[-3:]}",
+    }
+    return (
+        f"step {step}: the ranks together do not hold the samples of the step, each of them "
+        f"once:\n{table(ranks.gather(view))}"
+    )

@@ -34,9 +34,10 @@ class Evaluator:
     def score(self, architecture: Architecture) -> Score:
         """Returns the sums over all ranks' batches."""
         own = score(self.supernet, self.objective, self.batches, architecture)
-        (loss_sum,) = self.ranks.sum_floats([own.loss_sum])
-        correct, count = self.ranks.sum([own.correct, own.count])
-        return Score(loss_sum, correct, count)
+        sums = self.ranks.exchange(
+            "evaluation", [own.loss_sum, own.correct, own.count], {"path": architecture}
+        )
+        return Score(sums[0], int(sums[1]), int(sums[2]))
 
     def mean(self, architectures: Sequence[Architecture]) -> Score:
         """Returns the sums over several paths: its loss and accuracy are means over them."""

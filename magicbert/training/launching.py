@@ -29,11 +29,11 @@ from magicbert.training.environment import (
     prepare_operators,
     single_rank,
 )
+from magicbert.training.exit_codes import EXIT_INTERRUPTED
 from magicbert.training.ranks import AgreedError
 from magicbert.training.versions import check_deepspeed_version
 
 LOGGER = logging.getLogger("magicbert")
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: start again with the same command
 LAUNCH_CONFIG = "launch.yaml"
 # The first rank finds the same mistake and prints it; the launcher ends all ranks at the first
 # exit, so the others wait for that.
@@ -106,11 +106,11 @@ def run_as_rank(
         sys.exit(EXIT_USER_ERROR)
     try:
         train()
-    except AgreedError:
+    except AgreedError as error:
         if is_first:
             raise
         time.sleep(SECONDS_FOR_FIRST_RANK)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(error.exit_code)
 
 
 def set_threads(launch: LaunchSection, ranks_on_host: int) -> None:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from magicbert.data.loader import Prefetcher
+from magicbert.faults import fault
 from magicbert.space import Architecture
 from magicbert.supernet.scoring import Score
-from magicbert.training.control import Deadline, Interruption, StepAgreement, agree
+from magicbert.training.control import Deadline, Notice, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import Evaluator, evaluation_paths
+from magicbert.training.interruption import Interruption
 from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.position import TrainState
 from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.resuming import Resumer
+from magicbert.training.samples import DatedSource, StepData
 from magicbert.training.schedule import learning_rate
 from magicbert.training.tracking import Tracker, short_path
 
@@ -40,6 +42,7 @@ class TrainingLoop:
         engine: the model on DeepSpeed.
         ranks: all ranks.
         resumer: keeps the state.
+        run_facts: digests of what all ranks have been started on.
     """
 
     def __init__(
@@ -49,9 +52,11 @@ class TrainingLoop:
         engine: TrainingEngine,
         ranks: Ranks,
         resumer: Resumer,
+        run_facts: Mapping[str, str] | None = None,
     ) -> None:
         self.parts, self.sections, self.engine = parts, sections, engine
         self.ranks, self.resumer = ranks, resumer
+        self.run_facts = run_facts or {}
         self.training = sections.training
         supernet = engine.module.supernet
         self.meter = Meter(engine.device, ranks)
@@ -72,21 +77,22 @@ class TrainingLoop:
         valid = None
         with self.batches(state.step) as batches:
             while state.step < self.training.num_steps:
-                micro_batches = next(batches)
+                fault("loop.step", step=state.step)
+                data = next(batches)
                 path = self.parts.sampler.next(state.step, state.path)
                 agreement = agree(
                     self.ranks,
                     state.step,
                     (path, self.anchor),
                     self.parts.objective,
-                    micro_batches,
-                    is_interrupted=interruption.is_requested,
-                    is_out_of_time=deadline.is_over and state.step > first_step,
+                    data,
+                    Notice(interruption.is_requested, deadline.is_over and state.step > first_step),
+                    self.run_facts,
                 )
                 if agreement.ending is not None:
                     self.save(state, is_needed=True)
                     return Outcome(agreement.ending, state, None)
-                norm = self.train_step(state.step, path, micro_batches, agreement)
+                norm = self.train_step(path, data, agreement)
                 state = state.after(path, agreement.num_positions)
                 self.update_anchor(state)
                 valid = None
@@ -99,12 +105,11 @@ class TrainingLoop:
         return Outcome("finished", state, valid or self.evaluate(state))
 
     @contextmanager
-    def batches(self, first_step: int) -> Iterator[Iterator[Sequence[Any]]]:
-        """Gives this rank's micro-batches step by step, prepared in the background."""
-        ranks = self.ranks
-        source: Any = self.parts.source
+    def batches(self, first_step: int) -> Iterator[Iterator[StepData]]:
+        """Gives what this rank reads, step by step, prepared in the background."""
+        ranks, source = self.ranks, DatedSource(self.parts.source)
         with Prefetcher(source, ranks.rank, ranks.num_ranks, first_step) as prefetcher:
-            yield iter(prefetcher)
+            yield (data for (data,) in prefetcher)
 
     @property
     def anchor(self) -> Architecture | None:
@@ -115,25 +120,22 @@ class TrainingLoop:
         """Whether something is done after ``step`` steps: every so often and at the end."""
         return step % every == 0 or step == self.training.num_steps
 
-    def train_step(
-        self,
-        step: int,
-        path: Architecture,
-        micro_batches: Sequence[Any],
-        agreement: StepAgreement,
-    ) -> Tensor:
+    def train_step(self, path: Architecture, data: StepData, agreement: StepAgreement) -> Tensor:
         """Makes one optimizer step; returns the gradient norm, still on the device."""
+        step, micro_batches = data.step, data.micro_batches
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
         plan = StepPlan(step, path, self.anchor, agreement.count, agreement.num_positions)
         self.engine.begin_step(path, rate)
         last = len(micro_batches) - 1
         for number, batch in enumerate(micro_batches):
             self.seed_dropout(step, number)
+            fault("loop.forward", step=step)
             on_device = batch.to(self.engine.device)
             loss, task, aligned = self.engine.forward(on_device, plan, is_last=number == last)
             self.engine.backward(loss)
             self.meter.add(task, aligned)
         self.meter.end_step(agreement.num_positions)
+        fault("loop.optimizer", step=step)
         return self.engine.step()
 
     def seed_dropout(self, step: int, number: int) -> None:
@@ -202,6 +204,7 @@ class TrainingLoop:
 
     def evaluate(self, state: TrainState) -> Score:
         """Scores the fixed paths, and the anchor, on the held-out split."""
+        fault("loop.evaluate", step=state.step)
         with self.not_training():
             valid = self.evaluator.mean(self.paths)
             values = {"loss": valid.loss, "accuracy": valid.accuracy}
@@ -224,6 +227,7 @@ class TrainingLoop:
         """
         if state.step == self.saved_step:
             return
+        fault("loop.save", step=state.step)
         with self.not_training():
             try:
                 self.resumer.save(state)

@@ -41,7 +41,7 @@ class Meter:
 
     def read(self) -> tuple[float, float, float]:
         """Returns mean task loss, mean alignment loss and tokens per second; starts anew."""
-        task, alignment = self.ranks.sum_floats(self.sums.tolist())
+        task, alignment = self.ranks.sum_floats(self.sums.tolist(), "training window")
         seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
         result = (task / self.num_steps, alignment / self.num_steps, self.num_tokens / seconds)
         self.sums.zero_()

@@ -14,13 +14,14 @@ from magicbert.supernet.alignment import alignment_backend
 from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
-from magicbert.training.control import Interruption
 from magicbert.training.engine import TrainingEngine
+from magicbert.training.interruption import Interruption
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
 from magicbert.training.resuming import Resumer
+from magicbert.training.run_facts import agree_on_run
 from magicbert.training.tracking import Tracker
 
 LOGGER = logging.getLogger("magicbert")
@@ -58,6 +59,7 @@ def train(
         module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks
     )
     identity = RunIdentity.of(to_tree(config), {**facts, "space": supernet.space.to_json()})
+    run_facts = agree_on_run(ranks, identity.values)
     origin = Origin(sections.training.zero_stage, identity.config_digest, identity.data_digest)
     keep = sections.training.keep_checkpoints
     store = CheckpointStore(folder / "checkpoints", ranks, keep, origin)
@@ -66,7 +68,7 @@ def train(
         state = resumer.load()
         with Trail(folder, config, is_writer=ranks.is_first) as trail:
             LOGGER.info("%s", headline)
-            loop = TrainingLoop(parts, sections, engine, ranks, resumer)
+            loop = TrainingLoop(parts, sections, engine, ranks, resumer, run_facts)
             with Tracker(trail, sections.training.num_steps, state.step) as tracker:
                 outcome = loop.run(state, tracker, interruption)
     if outcome.ending == "finished":

@@ -26,11 +26,12 @@ from magicbert.space import Architecture
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
-from magicbert.training.control import StepAgreement, agree
+from magicbert.training.control import Notice, StepAgreement, agree
 from magicbert.training.environment import join_process_group
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.run import train
+from magicbert.training.samples import DatedSource
 
 ROWS, MICRO_BATCHES, STEPS = 4, 2, 12
 
@@ -182,13 +183,13 @@ def stops_in_time(rank: int, num_ranks: int, folder: Path, arguments: Any) -> An
 def disagreement(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     """Exchanges the message of a step: once alike, once with a path of each rank's own."""
     ranks = join_process_group()
-    batches = ToySource(ROWS, MICRO_BATCHES).step_batches(0, rank, num_ranks)
+    (data,) = DatedSource(ToySource(ROWS, MICRO_BATCHES)).step_batches(0, rank, num_ranks)
     paths = list(toy_space().enumerate())
 
     def message(path: Architecture) -> StepAgreement:
         return agree(
-            ranks, 0, (path, None), ToyObjective(), batches,
-            is_interrupted=rank == num_ranks - 1, is_out_of_time=rank == 1,
+            ranks, 0, (path, None), ToyObjective(), data,
+            Notice(is_interrupted=rank == num_ranks - 1, is_out_of_time=rank == 1),
         )  # fmt: skip
 
     alike = message(paths[0])

@@ -16,9 +16,7 @@ import pytest
 
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
-from magicbert.space import Architecture
 from magicbert.training import environment, operator_build, versions
-from magicbert.training.control import step_digest
 from magicbert.training.launching import host_command, hostfile_command, threads_per_rank
 
 
@@ -74,18 +72,6 @@ def test_a_hostfile_must_be_there(tmp_path: Path) -> None:
 def test_ranks_share_the_cores() -> None:
     assert threads_per_rank(LaunchSection(threads_per_rank=5), 2) == 5
     assert threads_per_rank(LaunchSection(), 10_000) == 1
-
-
-def test_the_digest_tells_steps_and_paths_apart() -> None:
-    path, other = Architecture(("a", "b")), Architecture(("a", "c"))
-    digests = {
-        step_digest(1, (path, None)),
-        step_digest(2, (path, None)),
-        step_digest(1, (other, None)),
-        step_digest(1, (path, path)),
-    }
-    assert len(digests) == 4
-    assert step_digest(1, (path, None)) == step_digest(1, (path, None))
 
 
 def test_a_lock_left_by_a_killed_build_is_removed(tmp_path: Path) -> None:
