@@ -9,7 +9,6 @@ that very message.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,20 +125,14 @@ class Ranks:
         self.exchange(doing)
 
     def gather(self, value: Any) -> list[Any]:
-        """Returns every rank's JSON value, first rank first."""
+        """Returns every rank's value, first rank first."""
         self.exchange("gather")
         return self._all_gather(value)
 
     def _all_gather(self, value: Any) -> list[Any]:
-        """Sends JSON, not pickles: nothing that a rank sends can run code on another."""
-        text = json.dumps(value).encode()
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.num_ranks)]
-        dist.all_gather(sizes, torch.tensor([len(text)]), group=self.group)
-        longest = max(int(size) for size in sizes)
-        padded = torch.tensor(list(text.ljust(longest)), dtype=torch.uint8)
-        texts = [torch.empty_like(padded) for _ in range(self.num_ranks)]
-        dist.all_gather(texts, padded, group=self.group)
-        return [json.loads(bytes(text.tolist())) for text in texts]
+        values: list[Any] = [None] * self.num_ranks
+        dist.all_gather_object(values, value, group=self.group)
+        return values
 
     def raise_together(self, problem: str | None) -> None:
         """Raises `AgreedError` on every rank if any of them has a problem."""
