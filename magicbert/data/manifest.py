@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from magicbert.errors import UserError
-from magicbert.records import digest_of, read_record, write_record
+from magicbert.records import digest_of, file_digest, read_record, write_record
 
 SCHEMA = "magicbert/prepare/1"
 FILE_NAME = "manifest.json"
 Split = Literal["train", "valid"]
+SHARD_PATH = re.compile(r"(train|valid)/\d{5,}\.arrow")
 SPLITS: tuple[Split, ...] = ("train", "valid")
 
 
@@ -108,25 +110,39 @@ def read_manifest(folder: Path) -> Manifest:
     if not (folder / FILE_NAME).exists():
         raise UserError(f"{folder}: no prepared data here; run `magicbert prepare` first")
     payload = read_record(folder / FILE_NAME, SCHEMA)
-    digest = payload.pop("digest")
-    payload["special_ids"] = tuple(payload["special_ids"])
-    payload["sources"] = tuple(payload["sources"])
-    payload["skipped"] = tuple(SkippedItem(**item) for item in payload["skipped"])
-    payload["shards"] = {
-        split: tuple(ShardFile(**file) for file in files)
-        for split, files in payload["shards"].items()
-    }
-    manifest = Manifest(**payload)
+    try:
+        digest = payload.pop("digest")
+        manifest = from_payload(payload)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / FILE_NAME}: not a manifest: {error}") from error
     if manifest.digest != digest:
         raise UserError(f"{folder / FILE_NAME}: written by another version; run prepare again")
     _check_sizes(folder, manifest)
+    tokenizer = folder / "tokenizer" / "tokenizer.json"
+    if tokenizer.is_file() and file_digest(tokenizer) != manifest.tokenizer_digest:
+        raise UserError(f"{tokenizer}: damaged; remove {folder} and run `magicbert prepare` again")
     return manifest
+
+
+def from_payload(payload: dict[str, Any]) -> Manifest:
+    """Returns the manifest that a record holds."""
+    plain = dict(payload)
+    plain["special_ids"] = tuple(plain["special_ids"])
+    plain["sources"] = tuple(plain["sources"])
+    plain["skipped"] = tuple(SkippedItem(**item) for item in plain["skipped"])
+    plain["shards"] = {
+        split: tuple(ShardFile(**file) for file in files)
+        for split, files in plain["shards"].items()
+    }
+    return Manifest(**plain)
 
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     for files in manifest.shards.values():
         for file in files:
             path = folder / file.path
+            if not SHARD_PATH.fullmatch(file.path):
+                raise UserError(f"{folder / FILE_NAME}: {file.path!r} is not the path of a shard")
             found = path.stat().st_size if path.is_file() else None
             if found != file.num_bytes:
                 state = "missing" if found is None else f"{found} bytes long"

@@ -17,6 +17,7 @@ DUPLICATE = "duplicate document"
 NOT_UTF8 = "not UTF-8"
 NO_TOKENS = "no tokens"
 UNKNOWN_KIND = "not a text, JSONL or Parquet file"
+LINKED_FOLDER = "linked folder, not followed"
 CUT = "cut in two, nothing lost: document above 16 MiB"
 
 

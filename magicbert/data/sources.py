@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magicbert.data.skipping import UNKNOWN_KIND, Skips
+from magicbert.data.skipping import LINKED_FOLDER, UNKNOWN_KIND, Skips
 from magicbert.errors import UserError
 from magicbert.records import file_digest
 
@@ -107,6 +107,10 @@ def _folder_units(source: str, folder: Path, skips: Skips) -> Iterator[CorpusUni
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if Path(parent, name).is_symlink():  # not followed: it may lead back here
+                inner = Path(parent, name).relative_to(folder).as_posix()
+                skips.add(LINKED_FOLDER, f"{source.rstrip('/')}/{inner}")
         found += [Path(parent, name) for name in files if not name.startswith(".")]
     for file in sorted(found, key=lambda path: path.relative_to(folder).as_posix()):
         name = f"{source.rstrip('/')}/{file.relative_to(folder).as_posix()}"

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, processors
 from magicbert.errors import UserError
 from magicbert.records import file_digest
 
+MAX_UNUSED_IDS = 1024  # some vocabularies leave a few ids free
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 
 
@@ -52,6 +53,12 @@ class TextTokenizer:
             raise UserError(f"tokenizer: special tokens {', '.join(missing)} are not in it")
         if len({self.special.pad, self.special.cls, self.special.sep, self.special.mask}) < 4:
             raise UserError(f"tokenizer: special tokens must be distinct: {self.special.texts()}")
+        num_tokens = self.backend.get_vocab_size(with_added_tokens=True)
+        if self.vocab_size > num_tokens + MAX_UNUSED_IDS:
+            raise UserError(
+                f"tokenizer: its highest id is {self.vocab_size - 1}, but it has {num_tokens} "
+                "tokens: the file is damaged"
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -115,7 +122,15 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path, *, max_length: int) -
 
 
 def read_tokenizer(folder: Path) -> TextTokenizer:
-    """Reads what `save_tokenizer` wrote."""
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    special = SpecialTokens(**{role: settings[f"{role}_token"] for role in ROLES})
-    return TextTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), special)
+    """Reads what `save_tokenizer` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        special = SpecialTokens(**{role: settings[f"{role}_token"] for role in ROLES})
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the tokenizers package raises plain Exception
+        raise UserError(f"{folder}: damaged: {error}") from error
+    return TextTokenizer(backend, special)

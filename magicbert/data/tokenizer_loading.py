@@ -40,12 +40,16 @@ def load_tokenizer(section: TokenizerSection) -> TextTokenizer:
 def _from_vocabulary(path: Path, lowercase: bool) -> TextTokenizer:
     """Reads one token a line, its id being the number of the line."""
     try:
-        tokens = path.read_text(encoding="utf-8").splitlines()
+        # Line feeds only: other separators of lines, such as U+2028, are characters of tokens.
+        tokens = path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start})") from error
+    tokens = [token.removesuffix("\r") for token in tokens]
     repeated = len(tokens) - len(set(tokens))
     if repeated:
         raise UserError(f"{path}: {repeated} tokens stand in it twice")
+    if "" in tokens:
+        raise UserError(f"{path}:{tokens.index('') + 1}: empty line where a token should be")
     vocabulary = {token: number for number, token in enumerate(tokens)}
     special = _recognised(path, vocabulary)
     return TextTokenizer(wordpiece(vocabulary, special, lowercase), special)
@@ -73,7 +77,7 @@ def _from_hub(name: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name)
+        loaded = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # from the network to the format, transformers raises many kinds
         raise UserError(f"tokenizer.path: {name}: cannot be loaded: {error}") from error
     backend = getattr(loaded, "backend_tokenizer", None)

@@ -7,21 +7,17 @@ of its own. Weights are read from safetensors only.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from magicbert.config.roots import FinetuneConfig
 from magicbert.errors import UserError
+from magicbert.finetune.model_folder import IDENTITY_FILES, check_model_folder
 from magicbert.finetune.tasks import Task
 from magicbert.records import digest_of, file_digest
 from magicbert.trail import stage_folder
-
-# What a result depends on; model cards and manifests are left out.
-IDENTITY_FILES = (
-    "config.json", "*.safetensors", "tokenizer*.json", "special_tokens_map.json", "vocab.*",
-    "merges.txt", "*.model",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,8 @@ class Pretrained:
         identity: digest of its files, or the hub's commit.
         architecture: of a magicbert model; ``None`` for others.
         max_positions: longest row it can read.
+        vocab_size: rows of its embedding table; 0 if it does not say.
+        pad_token_id: of padding; ``None`` if it does not say.
         trust_remote_code: run code that comes with it.
     """
 
@@ -42,6 +40,8 @@ class Pretrained:
     identity: str
     architecture: str | None
     max_positions: int
+    vocab_size: int
+    pad_token_id: int | None
     trust_remote_code: bool
 
 
@@ -67,11 +67,13 @@ def describe_pretrained(name: str, source: str, trust_remote_code: bool) -> Pret
     import transformers
 
     register_magicbert()
+    folder = Path(source) if os.path.isdir(source) else downloaded_folder(source)
+    check_model_folder(name, folder, trust_remote_code=trust_remote_code)
     try:
         config = transformers.AutoConfig.from_pretrained(
             source, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # from the format to the classes, transformers raises many kinds
         raise cannot_load(name, error) from error
     folder = Path(source)
     if folder.is_dir():
@@ -85,8 +87,20 @@ def describe_pretrained(name: str, source: str, trust_remote_code: bool) -> Pret
         identity=identity,
         architecture=architecture if isinstance(architecture, str) else None,
         max_positions=int(getattr(config, "max_position_embeddings", 0) or 0),
+        vocab_size=int(getattr(config, "vocab_size", 0) or 0),
+        pad_token_id=getattr(config, "pad_token_id", None),
         trust_remote_code=trust_remote_code,
     )
+
+
+def downloaded_folder(source: str) -> Path:
+    """Returns the folder of the hub's cache that now holds the configuration of a model."""
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(source, "config.json")).parent
+    except (OSError, ValueError) as error:
+        raise cannot_load(source, error) from error
 
 
 def register_magicbert() -> None:
@@ -121,11 +135,27 @@ def load_tokenizer(start: Pretrained) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             start.source, trust_remote_code=start.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers package raises plain Exception
         raise cannot_load(start.name, error) from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"{start.name}: its tokenizer has no padding token")
+    check_vocabulary(start, tokenizer)
     return tokenizer
+
+
+def check_vocabulary(start: Pretrained, tokenizer: Any) -> None:
+    """Raises `UserError` if the tokenizer is not the one that the model was trained with."""
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if start.vocab_size and highest >= start.vocab_size:
+        raise UserError(
+            f"{start.name}: its tokenizer has token {highest}, but the model has "
+            f"{start.vocab_size} embeddings: they do not belong together"
+        )
+    if start.pad_token_id not in (None, tokenizer.pad_token_id):
+        raise UserError(
+            f"{start.name}: config.json says pad_token_id {start.pad_token_id}, its tokenizer "
+            f"{tokenizer.pad_token_id}: they do not belong together"
+        )
 
 
 def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
@@ -140,11 +170,10 @@ def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
     """
     import torch
     import transformers
-    from safetensors import SafetensorError
 
     names = task.labels or (task.label,)
     try:
-        return transformers.AutoModelForSequenceClassification.from_pretrained(
+        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
             weights or start.source,
             trust_remote_code=start.trust_remote_code,
             num_labels=task.num_outputs,
@@ -154,9 +183,35 @@ def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # from damaged files to classes that do not fit
         raise cannot_load(start.name, error) from error
+    check_encoder(start.name, model.base_model_prefix, found)
+    return model
+
+
+def check_encoder(name: str, prefix: str, found: Mapping[str, Any]) -> None:
+    """Raises `UserError` if weights of the encoder were not in the files.
+
+    transformers fills them with noise and goes on; only heads and poolers may be new.
+
+    Args:
+        name: of the model.
+        prefix: of the encoder's names.
+        found: ``missing_keys`` and ``mismatched_keys`` of transformers.
+    """
+    mismatched = {
+        str(key[0] if isinstance(key, tuple) else key) for key in found["mismatched_keys"]
+    }
+    new = {str(key) for key in found["missing_keys"]} | mismatched
+    lost = sorted(key for key in new if key.startswith(f"{prefix}.") and "pooler" not in key)
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise UserError(
+            f"{name}: cannot be loaded: its files lack {', '.join(lost[:3])}{more}, "
+            "or hold them in another shape"
+        )
 
 
 def cannot_load(name: str, error: Exception) -> UserError:
