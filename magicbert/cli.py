@@ -42,7 +42,8 @@ VERBS = {
     "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),
     "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
 }
-SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name"}
+SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
+              "--verify": "run.verify"}  # fmt: skip
 # What the machine refuses is the user's to mend: a message, not a traceback.
 REFUSALS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,

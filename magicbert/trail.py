@@ -15,11 +15,12 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from magicbert import __version__
 from magicbert.config.reading import to_yaml
 from magicbert.config.sections import RunSection
+from magicbert.line_file import LineFile
 from magicbert.records import write_text_atomically
 from magicbert.redaction import RedactingFormatter
 
@@ -40,24 +41,22 @@ def stage_folder(run: RunSection, stage: str) -> Path:
 class Trail:
     """Writes ``config.yaml``, ``environment.json``, ``metrics.jsonl`` and ``log.txt``.
 
-    Only the first rank writes; on other ranks every method does nothing.
+    Only the first rank writes; on other ranks every method does nothing. A disk that fills up
+    later holds up metrics and log, not the work.
     """
 
     def __init__(self, folder: Path, config: Any, *, is_writer: bool = True) -> None:
         self.folder = folder
         self.is_writer = is_writer
-        self._metrics: TextIO | None = None
+        self._metrics: LineFile | None = None
         if not is_writer:
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / "config.yaml", to_yaml(config))
         environment = json.dumps(describe_environment(), indent=2) + "\n"
         write_text_atomically(folder / "environment.json", environment)
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        if is_cut_off(folder / "metrics.jsonl"):
-            self._metrics.write("\n")
-        self._handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._metrics = LineFile(folder / "metrics.jsonl")
+        self._handler = LogHandler(folder / "log.txt")
         LOGGER.addHandler(self._handler)
 
     def record(self, kind: str, **values: Any) -> None:
@@ -65,8 +64,7 @@ class Trail:
         if self._metrics is None:
             return
         line = json.dumps({"kind": kind, "time": round(time.time(), 3), **values}, allow_nan=False)
-        self._metrics.write(line + "\n")
-        self._metrics.flush()
+        self._metrics.append(line)
 
     def close(self) -> None:
         """Closes the files; safe to call twice."""
@@ -81,6 +79,28 @@ class Trail:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LogHandler(logging.Handler):
+    """Writes the program's messages to ``log.txt``, the time before each.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+        self._lines = LineFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one message."""
+        self._lines.append(self.format(record))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._lines.close()
+        super().close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -98,15 +118,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
-
-
-def is_cut_off(file: Path) -> bool:
-    """Says whether the last line of a file was left without its end, as a kill leaves it."""
-    with file.open("rb") as stream:
-        if stream.seek(0, os.SEEK_END) == 0:
-            return False
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() != b"\n"
 
 
 def describe_environment() -> dict[str, Any]:

@@ -20,6 +20,9 @@ class RunSection:
     root: str = option("runs", "folder that holds all runs")
     name: str = option("run", "name of the run: its tree is <root>/<name>")
     label: str = option("", "suffix of the stage folder, to keep several models in one run")
+    verify: Literal["full", "fast"] = option(
+        "full", "check of prepared data before use: every byte by sha256, or sizes alone"
+    )
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +69,7 @@ class Manifest:
         settings: resolved ``corpus``, ``tokenizer`` and ``shards`` sections.
         sources: identity of every source that was read, in order.
         skipped: what was left out and why.
+        tokenizer_files: sha256 of every file in ``tokenizer/``.
     """
 
     vocab_size: int
@@ -87,6 +88,7 @@ class Manifest:
     settings: dict[str, Any]
     sources: tuple[dict[str, Any], ...]
     skipped: tuple[SkippedItem, ...]
+    tokenizer_files: dict[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

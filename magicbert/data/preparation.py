@@ -35,6 +35,7 @@ from magicbert.data.tokenizer_loading import load_tokenizer
 from magicbert.data.tokenizer_training import train_tokenizer
 from magicbert.data.workers import worker_count
 from magicbert.errors import UserError
+from magicbert.faults import fault
 from magicbert.records import digest_of, file_digest, read_record, write_record
 
 LOGGER = logging.getLogger("magicbert")
@@ -96,7 +97,7 @@ def prepare(
     splits: dict[str, WrittenSplit] = {
         split: write_split(config, tokenizer, pieces, split, work) for split in SPLITS
     }
-    manifest = describe(config, survey, skipped, tokenizer, tokenizer_digest, splits)
+    manifest = describe(config, survey, skipped, tokenizer, file_digests(tokenizer_folder), splits)
     publish(work, folder, manifest)
     return manifest
 
@@ -181,7 +182,7 @@ def describe(
     survey: Survey,
     skipped: Sequence[SkippedItem],
     tokenizer: TextTokenizer,
-    tokenizer_digest: str,
+    tokenizer_files: dict[str, str],
     splits: dict[str, WrittenSplit],
 ) -> Manifest:
     """Returns the manifest."""
@@ -203,10 +204,11 @@ def describe(
         num_tokens={name: split.num_tokens for name, split in splits.items()},
         num_documents={name: split.num_documents for name, split in splits.items()},
         shards={name: split.files for name, split in splits.items()},
-        tokenizer_digest=tokenizer_digest,
+        tokenizer_digest=tokenizer_files["tokenizer.json"],
         settings=settings_of(config),
         sources=tuple(unit.identity() for unit in survey.units),
         skipped=tuple(items),
+        tokenizer_files=tokenizer_files,
     )
 
 
@@ -215,5 +217,12 @@ def publish(work: Path, folder: Path, manifest: Manifest) -> None:
     for name in ("tokenizer", *SPLITS):
         shutil.rmtree(folder / name, ignore_errors=True)
         (work / name).rename(folder / name)
+        fault("prepare.shard")
     write_manifest(folder, manifest)
+    fault("prepare.shard")
     shutil.rmtree(work)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of every file in a flat folder."""
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir())}

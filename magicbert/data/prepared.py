@@ -10,8 +10,8 @@ from magicbert.config.roots import PrepareConfig
 from magicbert.data.manifest import FILE_NAME, Manifest, read_manifest
 from magicbert.data.preparation import settings_of
 from magicbert.data.sources import CorpusUnit
+from magicbert.data.verification import verify_prepared
 from magicbert.errors import UserError
-from magicbert.records import file_digest
 
 
 def find_prepared(
@@ -31,7 +31,7 @@ def find_prepared(
     if not (folder / FILE_NAME).exists():
         return None
     manifest = read_manifest(folder)
-    _verify(folder, manifest)
+    verify_prepared(folder, manifest)
     differences = [
         *_setting_differences(manifest.settings, settings_of(config)),
         *_source_differences(manifest, units, is_bounded=config.corpus.max_documents > 0),
@@ -43,13 +43,6 @@ def find_prepared(
             f"run.name\n{lines}"
         )
     return manifest
-
-
-def _verify(folder: Path, manifest: Manifest) -> None:
-    for files in manifest.shards.values():
-        for file in files:
-            if file_digest(folder / file.path) != file.sha256:
-                raise UserError(f"{folder / file.path}: damaged; remove {folder} and prepare again")
 
 
 def _setting_differences(found: Any, asked: Any, path: str = "") -> Iterator[str]:

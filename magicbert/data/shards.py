@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from magicbert.data.manifest import ShardFile
 from magicbert.errors import UserError
+from magicbert.faults import fault
 from magicbert.records import file_digest
 
 COLUMN = "input_ids"
@@ -90,6 +91,7 @@ def write_columns(path: Path, columns: dict[str, pa.Array]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    fault("prepare.shard")
     aside.replace(path)
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from magicbert.bert import modeling
 from magicbert.bert.atomic_folder import atomic_folder
+from magicbert.bert.exported import CARD, MANIFEST, SCHEMA, digests
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
 from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
 from magicbert.errors import UserError
 from magicbert.export.provenance import Provenance
-from magicbert.records import file_digest, read_record, write_record, write_text_atomically
-
-SCHEMA = "magicbert/export/1"
-MANIFEST = "manifest.json"
+from magicbert.faults import fault
+from magicbert.records import read_record, write_record, write_text_atomically
 
 
 def write_export(
@@ -47,37 +46,21 @@ def write_export(
         for weights in aside.glob("*.safetensors"):
             # safetensors writes for the owner alone; the folder is there to be shared.
             shutil.copymode(aside / "config.json", weights)
+            fault("export.write")
         for path in (*modeling_files(), *tokenizer_files):
             shutil.copyfile(path, aside / path.name)
-        write_text_atomically(aside / "README.md", card)
+            fault("export.write")
+        write_text_atomically(aside / CARD, card)
         payload = {"files": digests(aside), "provenance": dataclasses.asdict(provenance)}
         write_record(aside / MANIFEST, SCHEMA, payload)
+        fault("export.write")
+    fault("export.write")
 
 
 def modeling_files() -> list[Path]:
     """Returns the files of the flat modelling folder that an export holds byte for byte."""
     source = Path(modeling.__file__).parent
     return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Returns the sha256 of every file of a flat folder except its manifest."""
-    return {
-        path.name: file_digest(path)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != MANIFEST
-    }
-
-
-def verify_export(folder: Path) -> None:
-    """Raises `UserError` that names every file which is missing, changed or not in the manifest."""
-    expected = read_record(folder / MANIFEST, SCHEMA)["files"]
-    found = digests(folder)
-    wrong = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
-    if wrong:
-        raise UserError(f"{folder}: does not match its {MANIFEST}: {', '.join(wrong)}")
 
 
 def refuse_to_replace_others(folder: Path) -> None:

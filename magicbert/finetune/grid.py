@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.config.sections import FinetuneSection
+from magicbert.faults import fault
 from magicbert.finetune.cell import Cell, finetune_cell
 from magicbert.finetune.encoding import EncodedTask, encode_task, usable_length
 from magicbert.finetune.examples import TaskData
@@ -110,8 +111,10 @@ class Grid:
             row["warm_start"] = self.kept.describe()
         if data.task.name == "mnli" and self.settings.mnli_warm_start and not outcome.diverged:
             self.kept.offer(outcome.model, row, digest_of(settings))
+        fault("finetune.cell", number=len(self.rows))
         self.store.save(cell, settings, data.task, row, outcome)
         self.num_trained += 1
+        fault("finetune.cell", number=len(self.rows))
         if outcome.diverged:
             LOGGER.warning("%s: diverged, counted as 0", cell)
         LOGGER.info(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.bert.atomic_folder import atomic_folder
+from magicbert.errors import UserError
 from magicbert.finetune.pretrained import folder_identity
 from magicbert.records import read_record, write_record
 
@@ -39,12 +40,23 @@ class KeptWeights:
                 "score": row["score"],
                 "learning_rate": row["learning_rate"],
                 "seed": row["seed"],
+                "weights": folder_identity(aside),
             }
             write_record(aside / RECORD, SCHEMA, payload)
 
     def identity(self) -> str:
-        """Returns the digest of the kept weights; empty if there are none of this model."""
-        return "" if self._read() is None else folder_identity(self.folder)
+        """Returns the digest of the kept weights; empty if there are none of this model.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        kept = self._read()
+        if kept is None:
+            return ""
+        identity = folder_identity(self.folder)
+        if identity != kept.get("weights", identity):
+            raise UserError(f"{self.folder}: damaged; remove it, and mnli's folders in cells/")
+        return identity
 
     def describe(self) -> dict[str, Any] | None:
         """Returns which MNLI cell the kept weights come from, or ``None``."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from magicbert.faults import fault
+from magicbert.line_file import LineFile
 from magicbert.records import write_text_atomically
 from magicbert.space import Architecture
 from magicbert.supernet.scoring import Score
@@ -28,7 +30,7 @@ class ScoreFile:
         self.path = path
         self.origin = origin
         self._scores: dict[tuple[Architecture, int], Score] = {}
-        self._stream: TextIO | None = None
+        self._stream: LineFile | None = None
         lines = read_lines(path) if path is not None else []
         if lines[:1] == [{"origin": origin}]:
             for line in lines[1:]:
@@ -51,15 +53,15 @@ class ScoreFile:
             self._stream = self._open(self.path)
         self._scores[architecture, num_batches] = score
         if self._stream is not None:
-            self._stream.write(json.dumps(as_line(architecture, num_batches, score)) + "\n")
-            self._stream.flush()
+            self._stream.append(json.dumps(as_line(architecture, num_batches, score)))
+        fault("search.score", count=len(self))
 
-    def _open(self, path: Path) -> TextIO:
+    def _open(self, path: Path) -> LineFile:
         """Writes what is known anew (a line cut off by a kill goes), then opens for appending."""
         known = [as_line(*key, score) for key, score in self._scores.items()]
         lines = [json.dumps(line) + "\n" for line in ({"origin": self.origin}, *known)]
         write_text_atomically(path, "".join(lines))
-        return path.open("a", encoding="utf-8")
+        return LineFile(path)
 
     def close(self) -> None:
         """Closes the file."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +22,10 @@ from magicbert.config.sections import AlignmentSection, LaunchSection, SamplingS
 from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.data.statistics import masked_unigram_entropy
-from magicbert.errors import ConfigError
+from magicbert.data.verification import verify_prepared
+from magicbert.errors import ConfigError, UserError
 from magicbert.records import read_record, write_record
+from magicbert.run_lock import alone_in, check_free
 from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
@@ -32,6 +36,7 @@ from magicbert.training.environment import join_process_group
 from magicbert.training.exit_codes import EXIT_INTERRUPTED
 from magicbert.training.launching import run_on_ranks
 from magicbert.training.parts import Outcome, Parts, Sections
+from magicbert.training.ranks import Ranks
 
 LOGGER = logging.getLogger("magicbert")
 # The entropy of few targets comes out too low; this many batches hold some 100,000.
@@ -72,6 +77,7 @@ class EncoderTraining:
                 "give another run.label.", self.verb, self.folder,
             )  # fmt: skip
             return
+        check_free(self.folder)
         run_on_ranks(self.verb, self.config, self.folder, self.check, self.train)
 
     def is_finished(self) -> bool:
@@ -156,6 +162,28 @@ class EncoderTraining:
         from magicbert.training.run import train
 
         ranks = join_process_group()
+        with ExitStack() as stack:
+            ranks.raise_together(self.enter(stack, ranks))
+            ending = self.train_alone(ranks, train)
+            # The launcher ends every rank when the first of them leaves with an exit code.
+            ranks.barrier()
+        if ending == "interrupted":
+            sys.exit(EXIT_INTERRUPTED)
+
+    def enter(self, stack: ExitStack, ranks: Ranks) -> str | None:
+        """Keeps other processes out of the folder and checks the data; returns what is wrong."""
+        try:
+            if ranks.is_first:
+                stack.enter_context(alone_in(self.folder))
+            # Each host has its own view of the disk; one of its ranks looks.
+            if os.environ.get("LOCAL_RANK", "0") == "0" and self.config.run.verify == "full":
+                verify_prepared(run_folder(self.config.run) / "prepare", self.manifest)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def train_alone(self, ranks: Ranks, train: Callable[..., Outcome]) -> str:
+        """Trains and writes the result; returns how training ended."""
         training = self.config.training
         source, supernet = self.source(), self.build_model()
         parts = Parts(
@@ -172,10 +200,7 @@ class EncoderTraining:
         outcome = train(self.config, sections, self.folder, supernet, parts, facts, ranks, headline)
         if ranks.is_first:
             self.write(outcome, supernet, source, parts)
-        # The launcher ends every rank when the first of them leaves with an exit code.
-        ranks.barrier()
-        if outcome.ending == "interrupted":
-            sys.exit(EXIT_INTERRUPTED)
+        return outcome.ending
 
     def write(
         self, outcome: Outcome, supernet: BertSupernet, source: TokenSource, parts: Parts

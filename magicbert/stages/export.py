@@ -12,10 +12,12 @@ from magicbert.bert.supernet import BertSupernet
 from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
 from magicbert.data.manifest import read_manifest
+from magicbert.data.verification import verify_tokenizer
 from magicbert.errors import UserError
 from magicbert.export.huggingface import write_export
 from magicbert.export.model_card import CardFacts, model_card
 from magicbert.export.provenance import read_provenance
+from magicbert.run_lock import alone_in
 from magicbert.space import Architecture
 from magicbert.trail import run_folder, stage_folder
 
@@ -28,8 +30,16 @@ def run(config: ExportConfig) -> None:
     Raises:
         UserError: a stage before this one is missing, or its files do not belong together.
     """
+    folder = stage_folder(config.run, "export")
+    with alone_in(folder):
+        export_to(folder, config)
+
+
+def export_to(folder: Path, config: ExportConfig) -> None:
+    """Exports to a folder that no other process writes."""
     prepared = run_folder(config.run) / "prepare"
     manifest = read_manifest(prepared)
+    verify_tokenizer(prepared, manifest)
     supernet, _ = load_supernet(trained_model(config.run))
     if supernet.config.vocab_size != manifest.vocab_size:
         raise UserError(
@@ -51,7 +61,6 @@ def run(config: ExportConfig) -> None:
         length=manifest.length,
         provenance=provenance,
     )
-    folder = stage_folder(config.run, "export")
     write_export(folder, model, prepared / "tokenizer", model_card(facts), provenance)
     LOGGER.info("exported %s to %s", architecture, folder)
 

@@ -13,6 +13,7 @@ from magicbert.finetune.pretrained import find_pretrained, load_tokenizer
 from magicbert.finetune.results import summary_table
 from magicbert.finetune.task_data import read_task
 from magicbert.finetune.tasks import find_tasks
+from magicbert.run_lock import alone_in
 from magicbert.trail import Trail, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -32,7 +33,7 @@ def run(config: FinetuneConfig) -> None:
     tokenizer = load_tokenizer(start)
     data = [read_task(task, settings, folder) for task in tasks]
     grid = Grid(folder, settings, start, tokenizer, data)
-    with Trail(folder, config) as trail:
+    with alone_in(folder), Trail(folder, config) as trail:
         for item in data:
             LOGGER.info(
                 "%s: %d training rows from %s",

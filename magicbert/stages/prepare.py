@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 from magicbert.config.roots import PrepareConfig
 from magicbert.data.manifest import Manifest
 from magicbert.data.preparation import prepare
 from magicbert.data.prepared import find_prepared
 from magicbert.data.skipping import Skips
-from magicbert.data.sources import resolve_sources
+from magicbert.data.sources import CorpusUnit, resolve_sources
+from magicbert.run_lock import alone_in
 from magicbert.trail import Trail, run_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -21,8 +25,21 @@ def run(config: PrepareConfig) -> None:
     skips = Skips("corpus.sources")
     valid_units = resolve_sources(config.corpus.valid_sources, skips)
     train_units = resolve_sources(config.corpus.sources, skips)
+    with alone_in(folder):
+        prepare_in(folder, config, train_units, valid_units, skips)
+
+
+def prepare_in(
+    folder: Path,
+    config: PrepareConfig,
+    train_units: Sequence[CorpusUnit],
+    valid_units: Sequence[CorpusUnit],
+    skips: Skips,
+) -> None:
+    """Prepares a folder that no other process works in."""
     manifest = find_prepared(config, folder, [*valid_units, *train_units])
     if manifest is not None:
+        shutil.rmtree(folder / "work", ignore_errors=True)  # of a kill after the manifest
         LOGGER.info("%s: already prepared with these settings and sources", folder)
         summarise(manifest)
         return

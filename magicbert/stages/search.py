@@ -18,8 +18,10 @@ from magicbert.config.reading import from_tree, read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig, SearchConfig
 from magicbert.config.sections import RunSection, SearchSection
 from magicbert.data.source import TokenSource
+from magicbert.data.verification import verify_prepared
 from magicbert.errors import UserError
 from magicbert.records import file_digest, read_record, write_record
+from magicbert.run_lock import alone_in
 from magicbert.search.candidate import Candidate
 from magicbert.search.evaluator import InheritedWeights
 from magicbert.search.progress import watched
@@ -61,6 +63,12 @@ def run(config: SearchConfig) -> None:
             limits.
     """
     folder = stage_folder(config.run, "search")
+    with alone_in(folder):
+        search_in(folder, config)
+
+
+def search_in(folder: Path, config: SearchConfig) -> None:
+    """Searches in a folder that no other process works in."""
     inputs = open_inputs(config)
     if is_finished(folder / RESULT, config, inputs.origin):
         LOGGER.info("search is finished already: %s", folder / RESULT)
@@ -84,6 +92,8 @@ def open_inputs(config: SearchConfig) -> Inputs:
     file = pretrain / "config.yaml"
     masking = from_tree(PretrainConfig, read_yaml(file), str(file)).masking
     rows = config.search.rows_per_batch
+    if config.run.verify == "full":
+        verify_prepared(run_folder(config.run) / "prepare")
     source = TokenSource(
         run_folder(config.run) / "prepare",
         masking,

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -65,16 +66,22 @@ class Tracker:
             self._bar.stop()
             redirect_console(sys.stdout)
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one line of ``metrics.jsonl`` and its numbers as curves."""
         self.trail.record(kind, step=step, **values)
         if self._board is None:
             return
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        try:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        except OSError as error:
+            # Its thread has ended; the curves of this start end here, metrics.jsonl has them all.
+            self._board = None
+            LOGGER.error("tensorboard: %s; going on without it", error.strerror or error)
 
     def advance(self, step: int) -> None:
         """Moves the bar."""

@@ -12,6 +12,7 @@ import yaml
 from exported_run import ARCHITECTURE, write_prepared, write_retrained, write_run
 
 from magicbert.bert import modeling
+from magicbert.bert.exported import verify_export
 from magicbert.bert.extraction import extract
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
 from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
@@ -21,7 +22,7 @@ from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
-from magicbert.export.huggingface import modeling_files, verify_export
+from magicbert.export.huggingface import modeling_files
 from magicbert.records import file_digest, read_record
 from magicbert.space import SearchSpace
 from magicbert.stages import export
@@ -171,7 +172,7 @@ def test_missing_stages_are_named(tmp_path: Path) -> None:
 
 def test_a_missing_tokenizer_leaves_nothing_half_written(prepared_run: Path) -> None:
     (prepared_run / "prepare" / "tokenizer" / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"no tokenizer\.json"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: missing"):
         export.run(config(prepared_run))
     assert sorted(path.name for path in prepared_run.iterdir()) == ["prepare", "retrain"]
 

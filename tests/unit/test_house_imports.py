@@ -15,7 +15,17 @@ PACKAGE = ROOT / "magicbert"
 KERNELS = ROOT / "kernels" / "magicbert_kernels"
 MODELING = PACKAGE / "bert" / "modeling"
 
-LEAVES = {"", "errors", "faults", "records", "redaction", "trail", "config"}
+LEAVES = {
+    "",
+    "errors",
+    "faults",
+    "line_file",
+    "records",
+    "redaction",
+    "run_lock",
+    "trail",
+    "config",
+}
 CORE = LEAVES | {"space", "data", "supernet", "training"}
 ROOMS = CORE | {"search", "report", "export", "finetune", "bert", "stages"}
 ARROWS = {
@@ -24,6 +34,8 @@ ARROWS = {
     "faults": set(),
     "redaction": set(),
     "config": {"errors", "redaction"},
+    "line_file": set(),
+    "run_lock": {"errors"},
     "records": {"errors", "faults"},
     "trail": LEAVES,
     "space": LEAVES,
