@@ -24,10 +24,17 @@ from magicbert.redaction import RedactingFormatter, print_redacted, redact
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb, its configuration, and the module whose ``run(config)`` does the work."""
+    """A verb, its configuration, and the module whose ``run(config)`` does the work.
+
+    Attributes:
+        config: root of its configuration.
+        module: its module.
+        positional: the option that the word after the verb stands for; empty = there is none.
+    """
 
     config: type[Any]
     module: str
+    positional: str = ""
 
 
 # Modules are imported when their verb runs: `--help` and config errors need no torch.
@@ -39,6 +46,7 @@ VERBS = {
     "export": Verb(roots.ExportConfig, "magicbert.stages.export"),
     "finetune": Verb(roots.FinetuneConfig, "magicbert.stages.finetune"),
     "report": Verb(roots.ReportConfig, "magicbert.stages.report"),
+    "bench": Verb(roots.BenchConfig, "magicbert.stages.bench", "target"),
     "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),
     "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
 }
@@ -148,6 +156,8 @@ def parse(arguments: list[str]) -> Request | None:
     if name not in VERBS:
         raise UserError(f"unknown verb {name!r}{suggest_verb(name)}")
     request = Request(name)
+    if VERBS[name].positional and queue and not queue[0].startswith("-"):
+        request = with_option(request, f"--{VERBS[name].positional}", queue.pop(0))
     while queue:
         word = queue.pop(0)
         if word in ("-h", "--help"):
@@ -201,7 +211,8 @@ def overview() -> str:
 
 def verb_help(name: str, verb: Verb) -> str:
     """Returns every option of a verb with type, default and meaning."""
-    lines = [f"usage: magicbert {name} [--config FILE] [--section.field VALUE ...]", ""]
+    word = f" {verb.positional.upper()}" if verb.positional else ""
+    lines = [f"usage: magicbert {name}{word} [--config FILE] [--section.field VALUE ...]", ""]
     lines += [first_line(verb.config), ""]
     lines += list(option_lines(verb.config, ""))
     return "\n".join(lines)

@@ -53,3 +53,20 @@ def deepspeed_dict(
 def num_micro_batches(training: TrainingSection, num_ranks: int) -> int:
     """Returns the micro-batches of one rank in one optimizer step."""
     return training.rows_per_step // (training.rows_per_micro_batch * num_ranks)
+
+
+def stock_dict(stage: int, rows_per_micro_batch: int, clip_norm: float) -> dict[str, Any]:
+    """Returns DeepSpeed's own defaults at a ZeRO stage: what `magicbert bench` compares with.
+
+    Args:
+        stage: ZeRO stage.
+        rows_per_micro_batch: rows of one forward on one rank; one a step.
+        clip_norm: largest norm of the gradient.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": rows_per_micro_batch,
+        "gradient_clipping": clip_norm,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }

@@ -10,6 +10,7 @@ from magicbert.config.fields import option, section
 from magicbert.config.sections import (
     AlignmentSection,
     CorpusSection,
+    EngineBenchSection,
     FinetuneSection,
     LaunchSection,
     MaskingSection,
@@ -137,6 +138,20 @@ class ReportConfig:
 
     run: RunSection = section(RunSection)
     title: str = option("", "heading of the page; empty = the run's name")
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchConfig:
+    """Measures a part of magicbert side by side with its peers."""
+
+    target: Literal["engine"] = option("engine", "what is measured; `bench engine` for short")
+    run: RunSection = section(RunSection)
+    publish: str = option("", "file that gets a copy of the record at the end; empty = none")
+    engine: EngineBenchSection = section(EngineBenchSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -27,7 +27,7 @@ LEAVES = {
     "config",
 }
 CORE = LEAVES | {"space", "data", "supernet", "training"}
-ROOMS = CORE | {"search", "report", "export", "finetune", "bert", "stages"}
+ROOMS = CORE | {"bench", "search", "report", "export", "finetune", "bert", "stages"}
 ARROWS = {
     "": set(),
     "errors": set(),
@@ -43,6 +43,7 @@ ARROWS = {
     "supernet": LEAVES | {"space"},
     "training": CORE - {"training"},
     "bert": LEAVES | {"space", "data", "supernet"},
+    "bench": CORE,
     "search": CORE,
     "report": CORE,
     "export": CORE | {"bert"},

@@ -1,0 +1,224 @@
+"""One match: a contender and the plain model take turns on the same ranks, a few steps each."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from magicbert.bench.clock import CLOCKS, PHASES
+from magicbert.bench.engine.contenders import Aligned, Contender, PathSparse, build_peer
+from magicbert.bench.engine.tenant import VOCAB_SIZE, bench_space
+from magicbert.bench.ratios import median_of, paired_ratio
+from magicbert.config.sections import EngineBenchSection
+from magicbert.space import Architecture, SearchSpace
+from magicbert.supernet.sampling import UniformSampler
+from magicbert.training.ranks import Ranks
+
+MAGICBERT, ALIGNED, PLAIN = "magicbert", "magicbert, aligned", "plain"
+NUM_WARM_STEPS = 3
+# Milliseconds by clock, phase, round and step.
+Times: TypeAlias = dict[str, dict[str, list[list[float]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Who is measured against the plain model, and in which setting.
+
+    Attributes:
+        contender: ``magicbert``, ``stock``, ``ddp``, or ``plain, torch_adam``.
+        stage: ZeRO stage; DistributedDataParallel stands with stage 0, which it resembles.
+        ranks: number of ranks.
+        candidates: operators per layer; 1 for a plain model.
+    """
+
+    contender: str
+    stage: int
+    ranks: int
+    candidates: int
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Match:
+        """Returns the match that a row of the record is about."""
+        return cls(row["contender"], row["stage"], row["ranks"], row["candidates"])
+
+
+def matches(setting: EngineBenchSection, num_ranks: int) -> list[Match]:
+    """Returns every match of a number of ranks, magicbert's own first."""
+    own = [
+        Match(MAGICBERT, stage, num_ranks, candidates)
+        for candidates in setting.candidates
+        for stage in setting.stages
+    ]
+    if not setting.peers:
+        return own
+    peers = []
+    for stage in setting.stages:
+        peers.append(Match("plain, torch_adam", stage, num_ranks, 1))
+        for candidates in setting.candidates:
+            peers.append(Match("stock", stage, num_ranks, candidates))
+            if stage == 0:
+                peers.append(Match("ddp", stage, num_ranks, candidates))
+    return [*own, *peers]
+
+
+def play(match: Match, setting: EngineBenchSection, ranks: Ranks) -> dict[str, Any]:
+    """Measures one match; every rank returns the row of the record."""
+    start, load = time.perf_counter(), os.getloadavg()[0]
+    torch.manual_seed(setting.seed)
+    space = bench_space(setting, match.candidates)
+    contenders = build_contenders(match, setting, space, ranks)
+    own = [take_turns(contenders, setting, space, ranks, match)]
+    for contender in contenders.values():
+        contender.close()
+    times = {
+        name: average_over_ranks([part[name] for part in ranks.gather(own[0])])
+        for name in contenders
+    }
+    del contenders
+    gc.collect()
+    return row_of(match, times) | {
+        "rounds": num_rounds(match, setting),
+        "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def build_contenders(
+    match: Match, setting: EngineBenchSection, space: SearchSpace, ranks: Ranks
+) -> dict[str, Contender]:
+    """Builds who takes part, by name; the plain model always does."""
+    plain = build_peer(PLAIN, setting, 1, match.stage, torch.device("cpu"))
+    if match.contender != MAGICBERT:
+        name = match.contender
+        peer = build_peer(name, setting, match.candidates, match.stage, plain.device)
+        return {name: peer, PLAIN: plain}
+    engine = PathSparse(setting, match.candidates, match.stage, ranks.num_ranks)
+    anchor = UniformSampler(space, setting.seed + 1).next(0, None)
+    return {MAGICBERT: engine, ALIGNED: Aligned(engine, anchor), PLAIN: plain}
+
+
+def num_rounds(match: Match, setting: EngineBenchSection) -> int:
+    """Returns the rounds of a match; peers need fewer, they are far off."""
+    return setting.rounds if match.contender == MAGICBERT else setting.peer_rounds
+
+
+def take_turns(
+    contenders: Mapping[str, Contender],
+    setting: EngineBenchSection,
+    space: SearchSpace,
+    ranks: Ranks,
+    match: Match,
+) -> dict[str, Times]:
+    """Lets every contender make a few steps in each round; returns this rank's times.
+
+    The first step of a turn is not timed: it finds the caches full of somebody else's weights.
+    """
+    feed = Feed(space, setting, ranks)
+    for contender in contenders.values():
+        warm_up(contender, space, feed)
+    # The models stay; a collection that walks over them would strike one contender or another.
+    gc.collect()
+    gc.freeze()
+    found: dict[str, Times] = {name: {} for name in contenders}
+    names = list(contenders)
+    for number in range(num_rounds(match, setting)):
+        turn = number % len(names)
+        for name in [*names[turn:], *names[:turn]]:
+            ranks.barrier()
+            steps = [contenders[name].timed_step(*feed.next()) for _ in range(setting.steps + 1)]
+            add_round(found[name], steps[1:])
+    gc.unfreeze()
+    return found
+
+
+class Feed:
+    """Tokens of this rank and the path of all ranks, step by step.
+
+    Args:
+        space: where paths are drawn.
+        setting: sizes and seed.
+        ranks: all ranks.
+    """
+
+    def __init__(self, space: SearchSpace, setting: EngineBenchSection, ranks: Ranks) -> None:
+        self.sampler = UniformSampler(space, setting.seed)
+        self.shape = (setting.rows, setting.length)
+        self.generator = torch.Generator().manual_seed(setting.seed + ranks.rank)
+        self.step = 0
+
+    def tokens(self) -> Tensor:
+        """Returns ``[rows, length]`` random tokens."""
+        return torch.randint(0, VOCAB_SIZE, self.shape, generator=self.generator)
+
+    def next(self) -> tuple[Tensor, Architecture]:
+        """Returns tokens and path of the next step."""
+        self.step += 1
+        return self.tokens(), self.sampler.next(self.step, None)
+
+
+def warm_up(contender: Contender, space: SearchSpace, feed: Feed) -> None:
+    """Makes the first steps, which allocate what later ones find."""
+    if contender.is_lazy:
+        for name in space.layers[0]:
+            path = Architecture((name,) * space.num_layers)
+            contender.timed_step(feed.tokens(), path)
+    for _ in range(NUM_WARM_STEPS):
+        contender.timed_step(*feed.next())
+
+
+def add_round(times: Times, steps: Sequence[dict[str, dict[str, float]]]) -> None:
+    """Adds the steps of one turn as a round."""
+    for clock, by_phase in steps[0].items():
+        for phase in by_phase:
+            rounds = times.setdefault(clock, {}).setdefault(phase, [])
+            rounds.append([step[clock][phase] for step in steps])
+
+
+def average_over_ranks(parts: Sequence[Times]) -> Times:
+    """Returns the mean over ranks of every step: what the whole machine spent on it."""
+
+    def mean(clock: str, phase: str) -> list[list[float]]:
+        by_rank = [part[clock][phase] for part in parts]
+        return [
+            [sum(values) / len(parts) for values in zip(*steps, strict=True)]
+            for steps in zip(*by_rank, strict=True)
+        ]
+
+    first = parts[0]
+    return {clock: {phase: mean(clock, phase) for phase in first[clock]} for clock in first}
+
+
+def row_of(match: Match, times: Mapping[str, Times]) -> dict[str, Any]:
+    """Returns medians in ms of everyone, and the contender's ratios to the plain model."""
+    plain = times[PLAIN]
+    medians = {
+        name: {
+            clock: {phase: round(median_of(rounds), 3) for phase, rounds in own[clock].items()}
+            for clock in CLOCKS
+        }
+        for name, own in times.items()
+    }
+    ratios: dict[str, Any] = {}
+    for name in times:
+        if name == PLAIN:
+            continue
+        ratios[name] = {
+            clock: {
+                phase: {
+                    end: round(value, 4)
+                    for end, value in asdict(
+                        paired_ratio(times[name][clock][phase], plain[clock][phase])
+                    ).items()
+                }
+                for phase in PHASES
+            }
+            for clock in CLOCKS
+        }
+    return {**asdict(match), "milliseconds": medians, "ratio_to_plain": ratios}
