@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from magicbert.bench.engine.match import Match
+from magicbert.bench.engine.matches import Match
 from magicbert.bench.engine.record import SCHEMA, new_record
 from magicbert.config.sections import EngineBenchSection
 from magicbert.records import read_record, write_record

@@ -13,7 +13,8 @@ import pytest
 
 from magicbert.bench.clock import Instant, phases
 from magicbert.bench.engine import record as records
-from magicbert.bench.engine.match import Match, average_over_ranks, matches, row_of
+from magicbert.bench.engine.matches import Match, matches
+from magicbert.bench.engine.playing import average_over_ranks, row_of
 from magicbert.bench.engine.record import SCHEMA, add_row, missing, new_record, open_record
 from magicbert.bench.engine.table import HEAD, markdown, table_rows
 from magicbert.bench.ratios import median_of, paired_ratio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from magicbert.bench.engine.match import Match, matches
+from magicbert.bench.engine.matches import Match, matches
 from magicbert.bench.machine import code_digest, describe_machine, package_versions
 from magicbert.config.roots import BenchConfig
 from magicbert.config.sections import EngineBenchSection

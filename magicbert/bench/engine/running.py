@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from magicbert.bench.engine.match import play
 from magicbert.bench.engine.record import add_row, missing, open_record, record_file
 from magicbert.config.reading import to_yaml
 from magicbert.config.roots import BenchConfig
@@ -64,6 +63,9 @@ def launch(config_file: Path, num_ranks: int) -> None:
 
 def play_as_rank(config: BenchConfig) -> None:
     """Plays the matches of this number of ranks; the first rank keeps the record."""
+    # It brings DeepSpeed, which the process that only starts the ranks does without.
+    from magicbert.bench.engine.playing import play
+
     torch.set_num_threads(1)
     ranks = join_process_group()
     file = record_file(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magicbert.bench.engine.match import ALIGNED, MAGICBERT, PLAIN, Match
+from magicbert.bench.engine.matches import ALIGNED, MAGICBERT, PLAIN, Match
 
 HEAD = (
     "ZeRO", "ranks", "candidates", "step / plain", "95%", "by the wall", "step phase",

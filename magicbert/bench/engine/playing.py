@@ -6,7 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from magicbert.bench.clock import CLOCKS, PHASES
 from magicbert.bench.engine.contenders import Aligned, Contender, PathSparse, build_peer
+from magicbert.bench.engine.matches import ALIGNED, MAGICBERT, PLAIN, Match
 from magicbert.bench.engine.tenant import VOCAB_SIZE, bench_space
 from magicbert.bench.ratios import median_of, paired_ratio
 from magicbert.config.sections import EngineBenchSection
@@ -21,51 +22,9 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.sampling import UniformSampler
 from magicbert.training.ranks import Ranks
 
-MAGICBERT, ALIGNED, PLAIN = "magicbert", "magicbert, aligned", "plain"
 NUM_WARM_STEPS = 3
 # Milliseconds by clock, phase, round and step.
 Times: TypeAlias = dict[str, dict[str, list[list[float]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Who is measured against the plain model, and in which setting.
-
-    Attributes:
-        contender: ``magicbert``, ``stock``, ``ddp``, or ``plain, torch_adam``.
-        stage: ZeRO stage; DistributedDataParallel stands with stage 0, which it resembles.
-        ranks: number of ranks.
-        candidates: operators per layer; 1 for a plain model.
-    """
-
-    contender: str
-    stage: int
-    ranks: int
-    candidates: int
-
-    @classmethod
-    def read(cls, row: Mapping[str, Any]) -> Match:
-        """Returns the match that a row of the record is about."""
-        return cls(row["contender"], row["stage"], row["ranks"], row["candidates"])
-
-
-def matches(setting: EngineBenchSection, num_ranks: int) -> list[Match]:
-    """Returns every match of a number of ranks, magicbert's own first."""
-    own = [
-        Match(MAGICBERT, stage, num_ranks, candidates)
-        for candidates in setting.candidates
-        for stage in setting.stages
-    ]
-    if not setting.peers:
-        return own
-    peers = []
-    for stage in setting.stages:
-        peers.append(Match("plain, torch_adam", stage, num_ranks, 1))
-        for candidates in setting.candidates:
-            peers.append(Match("stock", stage, num_ranks, candidates))
-            if stage == 0:
-                peers.append(Match("ddp", stage, num_ranks, candidates))
-    return [*own, *peers]
 
 
 def play(match: Match, setting: EngineBenchSection, ranks: Ranks) -> dict[str, Any]:
