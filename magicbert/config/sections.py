@@ -49,6 +49,19 @@ class LaunchSection:
     threads_per_rank: int = option(
         0, "CPU threads per rank; 0 = cores divided by ranks", within="[0, 4096]"
     )
+    join_minutes: float = option(
+        10.0, "limit for all ranks to find each other, in minutes", within="(0, 100000]"
+    )
+    start_minutes: float = option(
+        30.0, "limit for model, checkpoint and first step, in minutes", within="(0, 100000]"
+    )
+    step_minutes: float = option(10.0, "limit of one step, in minutes", within="(0, 100000]")
+    evaluate_minutes: float = option(
+        60.0, "limit of one evaluation, in minutes", within="(0, 100000]"
+    )
+    save_minutes: float = option(
+        60.0, "limit of one save, and of writing the result, in minutes", within="(0, 100000]"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -161,12 +161,12 @@ class EncoderTraining:
         # DeepSpeed is imported here, once launching has chosen its accelerator.
         from magicbert.training.run import train
 
-        ranks = join_process_group()
+        ranks = join_process_group(self.config.launch)
         with ExitStack() as stack:
             ranks.raise_together(self.enter(stack, ranks))
             ending = self.train_alone(ranks, train)
             # The launcher ends every rank when the first of them leaves with an exit code.
-            ranks.barrier()
+            ranks.barrier("end")
         if ending == "interrupted":
             sys.exit(EXIT_INTERRUPTED)
 

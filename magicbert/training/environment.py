@@ -7,16 +7,24 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import torch
+from torch.distributed import distributed_c10d
 
+from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
+from magicbert.faults import fault
+from magicbert.training.heartbeat import PULSE
 from magicbert.training.operator_build import build_comm_operator
 from magicbert.training.ranks import Ranks
+from magicbert.training.watchdog import phase_limits
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+# The watchdog names the culprit; the collective that gives up knows only that it has waited.
+COLLECTIVE_GRACE = timedelta(seconds=30)
 
 
 def is_launched() -> bool:
@@ -101,8 +109,15 @@ def single_rank() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def join_process_group() -> Ranks:
-    """Joins the ranks that the environment describes; a standing process group is kept."""
+def join_process_group(launch: LaunchSection | None = None) -> Ranks:
+    """Joins the ranks that the environment describes; a standing process group is kept.
+
+    Args:
+        launch: how long ranks may wait for each other; ``None`` = as the libraries have it.
+    """
+    PULSE.enter("join")
+    fault("init.join")
+    timeout = set_collective_timeout(launch or LaunchSection())
     device = accelerator()
     prepare_operators()
     # The deprecation notices of torch's collectives are DeepSpeed's to heed, not the user's.
@@ -111,8 +126,24 @@ def join_process_group() -> Ranks:
 
     # DeepSpeed prints, from every rank, that its operator is there.
     with redirect_stdout(StringIO()):
-        deepspeed.init_distributed(device.communication_backend_name())
-    return Ranks.of_process_group()
+        deepspeed.init_distributed(device.communication_backend_name(), timeout=timeout)
+    ranks = Ranks.of_process_group()
+    PULSE.enter("start")
+    return ranks
+
+
+def set_collective_timeout(launch: LaunchSection) -> timedelta:
+    """Sets the time after which any collective of any process group gives up.
+
+    DeepSpeed makes groups without passing a timeout on, and torch's own default is half an hour
+    for gloo: a frozen rank went unnoticed for that long. While the first rank saves, others wait
+    in a collective, so this is the longest of all limits; within it, the watchdog is the one who
+    knows what each phase may take.
+    """
+    timeout = timedelta(seconds=max(phase_limits(launch).values())) + COLLECTIVE_GRACE
+    distributed_c10d.default_pg_timeout = timeout
+    distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]
+    return timeout
 
 
 def free_port() -> int:

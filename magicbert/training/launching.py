@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from magicbert.config.reading import to_yaml
 from magicbert.config.sections import LaunchSection, TrainingSection
-from magicbert.errors import EXIT_USER_ERROR, UserError
+from magicbert.errors import UserError
 from magicbert.records import write_text_atomically
 from magicbert.training.environment import (
     accelerator,
@@ -29,15 +25,13 @@ from magicbert.training.environment import (
     prepare_operators,
     single_rank,
 )
-from magicbert.training.exit_codes import EXIT_INTERRUPTED
-from magicbert.training.ranks import AgreedError
+from magicbert.training.guarding import guarded
+from magicbert.training.supervision import Supervisor, clear_heartbeats
 from magicbert.training.versions import check_deepspeed_version
+from magicbert.training.watchdog import phase_limits
 
 LOGGER = logging.getLogger("magicbert")
 LAUNCH_CONFIG = "launch.yaml"
-# The first rank finds the same mistake and prints it; the launcher ends all ranks at the first
-# exit, so the others wait for that.
-SECONDS_FOR_FIRST_RANK = 3.0
 
 
 def run_on_ranks(
@@ -59,7 +53,7 @@ def run_on_ranks(
     """
     launch, training = config.launch, config.training
     if is_launched():
-        run_as_rank(training, launch, check, train)
+        run_as_rank(config, folder, check, train)
         return
     check_machine(training)
     if launch.hostfile:
@@ -73,7 +67,7 @@ def run_on_ranks(
         start_launcher(verb, config, folder, host_command(launch, num_ranks), num_ranks)
         return
     set_threads(launch, 1)
-    with single_rank():
+    with single_rank(), guarded(folder, 0, 1, launch):
         train()
 
 
@@ -84,33 +78,18 @@ def check_machine(training: TrainingSection) -> None:
 
 
 def run_as_rank(
-    training: TrainingSection,
-    launch: LaunchSection,
-    check: Callable[[int], None],
-    train: Callable[[], None],
+    config: Any, folder: Path, check: Callable[[int], None], train: Callable[[], None]
 ) -> None:
     """Checks and trains in one of several ranks; a user's mistake is printed by the first."""
-    is_first = os.environ["RANK"] == "0"
-    num_ranks = int(os.environ["WORLD_SIZE"])
-    if not is_first:
+    rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank:
         LOGGER.setLevel(logging.WARNING)
-    try:
-        check_machine(training)
+    with guarded(folder, rank, num_ranks, config.launch):
+        check_machine(config.training)
         check(num_ranks)
         prepare_operators()
-        set_threads(launch, int(os.environ.get("LOCAL_SIZE", num_ranks)))
-    except UserError:
-        if is_first:
-            raise
-        time.sleep(SECONDS_FOR_FIRST_RANK)
-        sys.exit(EXIT_USER_ERROR)
-    try:
+        set_threads(config.launch, int(os.environ.get("LOCAL_SIZE", num_ranks)))
         train()
-    except AgreedError as error:
-        if is_first:
-            raise
-        time.sleep(SECONDS_FOR_FIRST_RANK)
-        sys.exit(error.exit_code)
 
 
 def set_threads(launch: LaunchSection, ranks_on_host: int) -> None:
@@ -165,28 +144,9 @@ def start_launcher(
     command = [*command, "--module", "magicbert", verb, "--config", str(file)]
     accelerator()  # settles DS_ACCELERATOR, which the ranks inherit
     threads = threads_per_rank(config.launch, max(ranks_on_host, 1))
+    clear_heartbeats(folder)
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    with passing_signals_to(process) as signals:
-        code = process.wait()
-    if signals:
-        code = EXIT_INTERRUPTED
+    supervisor = Supervisor(process, folder, ranks_on_host, phase_limits(config.launch))
+    code = supervisor.wait()
     if code:
         sys.exit(code)
-
-
-@contextmanager
-def passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Passes SIGTERM and SIGINT on while the block waits; gives the list of those that came."""
-    received: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if not received:
-            process.send_signal(signal.SIGTERM)
-        received.append(number)
-
-    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

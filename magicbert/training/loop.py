@@ -18,6 +18,7 @@ from magicbert.supernet.scoring import Score
 from magicbert.training.control import Deadline, Notice, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import Evaluator, evaluation_paths
+from magicbert.training.heartbeat import PULSE
 from magicbert.training.interruption import Interruption
 from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
@@ -77,6 +78,7 @@ class TrainingLoop:
         valid = None
         with self.batches(state.step) as batches:
             while state.step < self.training.num_steps:
+                PULSE.enter("step" if state.step > first_step else "start", state.step)
                 fault("loop.step", step=state.step)
                 data = next(batches)
                 path = self.parts.sampler.next(state.step, state.path)
@@ -89,6 +91,8 @@ class TrainingLoop:
                     Notice(interruption.is_requested, deadline.is_over and state.step > first_step),
                     self.run_facts,
                 )
+                if agreement.is_interrupted:
+                    interruption.agreed()
                 if agreement.ending is not None:
                     self.save(state, is_needed=True)
                     return Outcome(agreement.ending, state, None)
@@ -204,8 +208,8 @@ class TrainingLoop:
 
     def evaluate(self, state: TrainState) -> Score:
         """Scores the fixed paths, and the anchor, on the held-out split."""
-        fault("loop.evaluate", step=state.step)
-        with self.not_training():
+        with self.not_training(), PULSE.during("evaluate"):
+            fault("loop.evaluate", step=state.step)
             valid = self.evaluator.mean(self.paths)
             values = {"loss": valid.loss, "accuracy": valid.accuracy}
             if self.anchor is not None:
@@ -227,8 +231,8 @@ class TrainingLoop:
         """
         if state.step == self.saved_step:
             return
-        fault("loop.save", step=state.step)
-        with self.not_training():
+        with self.not_training(), PULSE.during("save"):
+            fault("loop.save", step=state.step)
             try:
                 self.resumer.save(state)
                 self.failed_saves, self.saved_step = 0, state.step

@@ -15,7 +15,8 @@ from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.interruption import Interruption
+from magicbert.training.heartbeat import PULSE
+from magicbert.training.interruption import listening
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
 from magicbert.training.parts import Outcome, Parts, Sections
@@ -64,13 +65,16 @@ def train(
     keep = sections.training.keep_checkpoints
     store = CheckpointStore(folder / "checkpoints", ranks, keep, origin)
     resumer = Resumer(store, identity, engine, parts.anchors)
-    with Interruption() as interruption:
+    with listening() as interruption:
         state = resumer.load()
         with Trail(folder, config, is_writer=ranks.is_first) as trail:
             LOGGER.info("%s", headline)
             loop = TrainingLoop(parts, sections, engine, ranks, resumer, run_facts)
             with Tracker(trail, sections.training.num_steps, state.step) as tracker:
                 outcome = loop.run(state, tracker, interruption)
+        PULSE.enter("finish")
+        if outcome.ending == "interrupted":
+            interruption.settle()
     if outcome.ending == "finished":
         engine.restore_masters()
     return outcome
