@@ -79,10 +79,13 @@ class Peers:
             text = f"{beat.place} expects {beat.num_ranks} ranks instead of {self.num_ranks}"
             yield Finding(rank, text, beat)
         elif beat.is_here and not beat.state:
-            yield Finding(rank, f"{beat.place} died in {beat.work}", beat, is_gone=True)
+            yield Finding(rank, f"{beat.place} died, last seen in {beat.work}", beat, is_gone=True)
         elif beat.is_here and beat.state == "T":
             yield Finding(
-                rank, f"{beat.place} is stopped (SIGSTOP) in {beat.work}", beat, is_frozen=True
+                rank,
+                f"{beat.place} is stopped (SIGSTOP), last seen in {beat.work}",
+                beat,
+                is_frozen=True,
             )
         elif self.silence(rank) > self.patience:
             text = f"{beat.place} gives no sign of life since {beat.work}"
