@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -150,3 +153,21 @@ def start_launcher(
     code = supervisor.wait()
     if code:
         sys.exit(code)
+
+
+@contextmanager
+def passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Passes SIGTERM and SIGINT on while the block waits; gives the list of those that came."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not received:
+            process.send_signal(signal.SIGTERM)
+        received.append(number)
+
+    former = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
