@@ -10,7 +10,7 @@ from magicbert.data.skipping import CUT, Skips
 from magicbert.errors import UserError
 
 BLOCK_BYTES = 1 << 20
-MAX_DOCUMENT_BYTES = 16 << 20
+MAX_DOCUMENT_BYTES = 4 << 20  # tokenising takes seventeen times as much memory
 Separator = Literal["blank-line", "line", "file"]
 Block = tuple[bytes, int]  # bytes of a document and their offset in the file
 
@@ -18,7 +18,7 @@ Block = tuple[bytes, int]  # bytes of a document and their offset in the file
 def text_documents(stream: BinaryIO, separator: Separator, skips: Skips) -> Iterator[str]:
     """Yields the documents of one plain-text stream.
 
-    Lines end with LF, CRLF or CR. A UTF-8 byte-order mark is dropped. A document above 16 MiB is
+    Lines end with LF, CRLF or CR. A UTF-8 byte-order mark is dropped. A document above 4 MiB is
     cut in two at a line end, or inside a line that is longer than that.
 
     Raises:

@@ -30,7 +30,8 @@ def jsonl_documents(stream: BinaryIO, field: str, skips: Skips) -> Iterator[str]
         if not line.strip():
             continue
         try:
-            text = _field(json.loads(line.decode("utf-8-sig")), field, where)
+            record = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_distinct)
+            text = _field(record, field, where)
             text.encode("utf-8")  # an escaped lone surrogate has no UTF-8 form
         except UnicodeError:
             skips.bad_utf8(f"line {number}")
@@ -63,6 +64,14 @@ def parquet_documents(stream: BinaryIO, field: str, skips: Skips) -> Iterator[st
                 yield text
     except pa.ArrowException as error:
         raise UserError(f"{skips.source}: not a readable Parquet file: {error}") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Builds an object; ``json`` would keep the last of two texts of one name, in silence."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError("a field is given twice")
+    return record
 
 
 def _field(record: Any, field: str, where: str) -> str:

@@ -18,7 +18,7 @@ NOT_UTF8 = "not UTF-8"
 NO_TOKENS = "no tokens"
 UNKNOWN_KIND = "not a text, JSONL or Parquet file"
 LINKED_FOLDER = "linked folder, not followed"
-CUT = "cut in two, nothing lost: document above 16 MiB"
+CUT = "cut in two, nothing lost: document above 4 MiB"
 
 
 class Skips:
