@@ -7,6 +7,7 @@ same time. All of them end with the server, and the server ends with the process
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 import json
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -180,6 +182,14 @@ class RankServer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@cache
+def rank_server() -> RankServer:
+    """Returns the one server that all rows of this process share; it ends with the process."""
+    server = RankServer()
+    atexit.register(server.close)
+    return server
 
 
 def num_firings(folder: Path) -> int:
