@@ -10,6 +10,9 @@ from typing import Any
 import torch
 
 from magicbert.config.reading import to_tree
+from magicbert.config.roots import batch_problems
+from magicbert.config.sections import LaunchSection, TrainingSection
+from magicbert.errors import UserError
 from magicbert.supernet.alignment import alignment_backend
 from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
@@ -51,8 +54,9 @@ def train(
         headline: a line about what is trained, for log and terminal.
 
     Raises:
-        UserError: a checkpoint there is of another run.
+        UserError: a checkpoint there is of another run, or the batch does not divide.
     """
+    check_batch(sections.training, ranks.num_ranks)
     device = torch.device(engine_device())
     backend = alignment_backend(sections.training.backend, device) if parts.anchors else "torch"
     module = TrainingModule(supernet, parts.objective, sections.alignment, backend)
@@ -78,6 +82,16 @@ def train(
     if outcome.ending == "finished":
         engine.restore_masters()
     return outcome
+
+
+def check_batch(training: TrainingSection, num_ranks: int) -> None:
+    """Refuses a batch that these ranks cannot share out, before DeepSpeed does so less kindly.
+
+    Raises:
+        UserError: says what does not divide.
+    """
+    for problem in batch_problems(LaunchSection(num_ranks=num_ranks), training):
+        raise UserError(problem)
 
 
 def engine_device() -> str:

@@ -74,7 +74,7 @@ class EpochSource:
 
     def step_batches(self, step: int, rank: int, num_ranks: int) -> list[SampleBatch]:
         if self.rows_per_step % (ROWS * num_ranks):
-            raise UserError(f"training.rows_per_step: {self.rows_per_step} does not divide")
+            raise ValueError("the loop must not get here")
         first = step * self.rows_per_step
         positions = np.arange(first, first + self.rows_per_step, dtype=np.int64)
         return [self._batch(part) for part in positions.reshape(-1, num_ranks, ROWS)[:, rank]]
@@ -372,7 +372,7 @@ class FirstShardOnly(resuming.RankState):  # type: ignore[misc]
     """State that a rank takes from the shard of its number, whatever is in it."""
 
     def __getitem__(self, key: str) -> Tensor:
-        name = key.rpartition(":")[0]
+        name = self._keys[key]
         value = self.shards[0].tensor(key)
         if value.ndim == 0:
             return value

@@ -242,7 +242,7 @@ def change_configuration(folder: Path, is_thorough: bool, part: str | None = Non
     refusals, others = endings[: len(changes)], endings[len(changes) :]
     # 16 rows in micro-batches of 2 do not divide over 3 ranks.
     refusals += run_ranks("starts", 3, folder, {"starts": [{"stage": 1}], "without": part})[0]
-    words = [*(text for _, text in REFUSED.values()), "rows_per_step: 16 does not divide"]
+    words = [*(text for _, text in REFUSED.values()), "rows_per_step: 16 is not a multiple"]
     silent = sum(text in ("finished", "interrupted") for text in refusals)
     named = sum(word in text for word, text in zip(words, refusals, strict=True))
     went_on = others.count("interrupted")
