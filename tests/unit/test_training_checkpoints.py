@@ -23,6 +23,7 @@ from magicbert.training.checkpoints import (
 )
 from magicbert.training.checkpoints.layout import GroupLayout
 from magicbert.training.checkpoints.manifest import MANIFEST, SCHEMA
+from magicbert.training.path_sparse.engine import PathSparseEngine
 from magicbert.training.path_sparse.placement import Piece
 from magicbert.training.ranks import AgreedError, Ranks
 
@@ -216,6 +217,13 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path, ranks: Ran
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(AgreedError, match="checkpoints cannot be written there"):
         CheckpointStore(tmp_path / "checkpoints", ranks, keep=2).open()
+
+
+@pytest.mark.parametrize("name", ["save_checkpoint", "load_checkpoint"])
+def test_the_pickles_of_deepspeed_are_refused(name: str, tmp_path: Path) -> None:
+    engine = PathSparseEngine.__new__(PathSparseEngine)
+    with pytest.raises(UserError, match="neither written nor read"):
+        getattr(engine, name)(str(tmp_path))
 
 
 CONFIG = {

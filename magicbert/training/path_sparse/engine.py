@@ -16,6 +16,11 @@ from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimi
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
 from magicbert.training.versions import check_deepspeed_version
 
+NO_PICKLES = (
+    "DeepSpeed's own checkpoints are pickles, which run whatever code they hold; they are neither "
+    "written nor read. training.Resumer keeps a run's state in safetensors and JSON."
+)
+
 
 class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
     """``deepspeed.DeepSpeedEngine`` that builds a path-sparse optimizer at stages 0, 1 and 2."""
@@ -26,6 +31,14 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
 
     def clip_fp32_gradients(self) -> None:
         """Does nothing: the optimizers clip within their step, in every precision."""
+
+    def save_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Refuses: DeepSpeed's checkpoints are pickles; see `magicbert.training.checkpoints`."""
+        raise UserError(NO_PICKLES)
+
+    def load_checkpoint(self, *_: Any, **__: Any) -> None:
+        """Refuses: DeepSpeed's checkpoints are pickles; see `magicbert.training.checkpoints`."""
+        raise UserError(NO_PICKLES)
 
     def _do_optimizer_sanity_check(self, basic_optimizer: torch.optim.Optimizer) -> str:
         # DeepSpeed would choose other wrappers for stage 0 and for bf16 summed in fp32.
