@@ -1,0 +1,113 @@
+"""What forked ranks run when only the saving of checkpoints is under test: no engine, no steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from magicbert.errors import UserError
+from magicbert.records import write_record
+from magicbert.training.checkpoints import CheckpointStore, ShardData
+from magicbert.training.checkpoints.layout import GroupLayout, Layout
+from magicbert.training.checkpoints.manifest import shard_name
+from magicbert.training.checkpoints.store import STATE, STATE_SCHEMA
+from magicbert.training.path_sparse.placement import Piece
+from magicbert.training.path_sparse.state import MASTER
+from magicbert.training.ranks import Ranks
+
+NUM_VALUES = 4000
+
+
+class InPlaceStore(CheckpointStore):
+    """A mutant: files get their final names at once and nothing lists them, as in plain saving."""
+
+    def save(self, step: int, state: Any, shard: ShardData | None) -> None:
+        folder = self.root / f"step-{step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        assert shard is not None
+        shard.write(folder / shard_name(self.ranks.rank))
+        if self.ranks.is_first:
+            write_record(folder / STATE, STATE_SCHEMA, state)
+        self.ranks.barrier()
+        if self.ranks.is_first:
+            self.retention.verified.add(step)
+            self.retention.apply(step)
+
+
+class EagerRetentionStore(CheckpointStore):
+    """A mutant: makes room before it saves, as accelerate's ``total_limit`` does."""
+
+    def save(self, step: int, state: Any, shard: ShardData | None) -> None:
+        if self.ranks.is_first:
+            for old in self.steps()[self.retention.keep - 1 :]:
+                self.retention._discard(old)
+        self.ranks.barrier()
+        super().save(step, state, shard)
+
+
+STORES = {"": CheckpointStore, "in place": InPlaceStore, "eager": EagerRetentionStore}
+
+
+def join(rank: int, num_ranks: int, folder: Path) -> Ranks:
+    """Joins the ranks of a trial through a file; no port is taken."""
+    method = f"file://{folder / 'rendezvous'}"
+    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=num_ranks)
+    return Ranks.of_process_group()
+
+
+def shard_of(step: int, rank: int, num_values: int = NUM_VALUES) -> ShardData:
+    """Returns tensors that tell step and rank."""
+    values = torch.arange(num_values, dtype=torch.float32) + 1000 * step + rank
+    piece = Piece(parameter=0, start=rank * num_values, length=num_values, offset=0)
+    layout = Layout({"body": GroupLayout(num_values, ("weight",), (piece,))})
+    return ShardData({f"body:{MASTER}": values}, layout)
+
+
+def save_steps(rank: int, num_ranks: int, folder: Path, arguments: Any) -> list[str]:
+    """Saves some steps; returns, per step, what went wrong ('' = it was saved).
+
+    ``arguments``: ``steps``; ``root``; ``keep``; ``mutant``; ``stop`` = a rank that stops itself
+    before the last step, so that a tracer can take hold of it; ``num_values``.
+    """
+    ranks = join(rank, num_ranks, folder)
+    if arguments.get("mutant") == "no wait":
+        forget_to_wait()
+    kind = STORES.get(arguments.get("mutant", ""), CheckpointStore)
+    store = kind(Path(arguments["root"]), ranks, arguments.get("keep", 2))
+    store.open()
+    problems = []
+    for step in arguments["steps"]:
+        if rank == arguments.get("stop") and step == arguments["steps"][-1]:
+            uuid.uuid4()  # reads the system's random numbers once
+            os.kill(os.getpid(), signal.SIGSTOP)
+        shard = shard_of(step, rank, arguments.get("num_values", NUM_VALUES))
+        try:
+            store.save(step, {"step": step}, shard)
+            problems.append("")
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def forget_to_wait() -> None:
+    """A mutant: a rank speaks for all of them."""
+    Ranks.gather = lambda self, value, *rest, **more: [value]  # type: ignore[method-assign]
+    Ranks.raise_together = lambda self, problem, *rest, **more: None  # type: ignore[method-assign]
+
+
+def load_newest(rank: int, num_ranks: int, folder: Path, arguments: Any) -> int:
+    """Opens the folder as a starting run does; returns the step that it would go on from."""
+    store = CheckpointStore(Path(arguments["root"]), join(rank, num_ranks, folder), 2)
+    store.open()
+    checkpoint = store.newest()
+    if checkpoint is None:
+        return 0
+    found = checkpoint.shard(rank).tensor(f"body:{MASTER}")
+    expected = shard_of(checkpoint.step, rank).tensors[f"body:{MASTER}"]
+    return checkpoint.step if torch.equal(found, expected) else -checkpoint.step
