@@ -13,10 +13,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from magicbert import __version__
 from magicbert.config import roots
+from magicbert.config.plan_section import PlanConfig
 from magicbert.config.reading import load_config, to_yaml
 from magicbert.errors import EXIT_USER_ERROR, UserError
 from magicbert.redaction import RedactingFormatter, print_redacted, redact
@@ -50,6 +51,8 @@ VERBS = {
     "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),
     "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
 }
+PLANNED = ("pretrain", "retrain")
+PLAN_OPTIONS = "plan."
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
               "--verify": "run.verify"}  # fmt: skip
 # What the machine refuses is the user's to mend: a message, not a traceback.
@@ -68,6 +71,8 @@ class Request:
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     print_config: bool = False
     help: bool = False
+    plan: Literal["", "table", "json"] = ""
+    plan_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,7 +142,23 @@ def dispatch(arguments: list[str]) -> None:
     if request.print_config:
         print(to_yaml(config), end="")
         return
+    if request.plan:
+        print_plan(request, config)
+        return
     importlib.import_module(verb.module).run(config)
+
+
+def print_plan(request: Request, config: Any) -> None:
+    """Prints what a training verb will take; its options are no part of the run's configuration.
+
+    Raises:
+        UserError: the verb trains nothing.
+    """
+    if request.verb not in PLANNED:
+        raise UserError(f"--plan is for {' and '.join(PLANNED)}, not for {request.verb}")
+    given = {"plan.format": request.plan, **request.plan_options}
+    options = load_config(PlanConfig, None, given).plan
+    importlib.import_module("magicbert.stages.plan").run(request.verb, config, options)
 
 
 def parse(arguments: list[str]) -> Request | None:
@@ -164,6 +185,9 @@ def parse(arguments: list[str]) -> Request | None:
             request = dataclasses.replace(request, help=True)
         elif word in ("--print_config", "--print-config"):
             request = dataclasses.replace(request, print_config=True)
+        elif word in ("--plan", "--plan=table", "--plan=json"):
+            plan: Any = word.partition("=")[2] or "table"
+            request = dataclasses.replace(request, plan=plan)
         elif not word.startswith("--"):
             raise UserError(
                 f"unexpected {word!r}; options are --config FILE and --section.field VALUE"
@@ -178,6 +202,10 @@ def with_option(request: Request, option: str, value: str) -> Request:
     if option == "--config":
         return dataclasses.replace(request, file=value)
     path = SHORTHANDS.get(option, option.removeprefix("--"))
+    if path.startswith(PLAN_OPTIONS):
+        # Asking for an option of the plan asks for the plan.
+        options = {**request.plan_options, path: value}
+        return dataclasses.replace(request, plan=request.plan or "table", plan_options=options)
     if option == "--task":
         before = request.overrides.get(path, "[]").strip("[]")
         value = f"[{before}, {value.strip('[]')}]" if before else f"[{value.strip('[]')}]"
@@ -206,6 +234,7 @@ def overview() -> str:
     lines += [f"  {name:<11} {first_line(verb.config)}" for name, verb in VERBS.items()]
     lines += ["", "magicbert VERB --help lists its options."]
     lines += ["magicbert VERB ... --print_config prints the configuration that would be used."]
+    lines += ["magicbert pretrain|retrain ... --plan prints what the run would take."]
     return "\n".join(lines)
 
 
@@ -215,6 +244,9 @@ def verb_help(name: str, verb: Verb) -> str:
     lines = [f"usage: magicbert {name}{word} [--config FILE] [--section.field VALUE ...]", ""]
     lines += [first_line(verb.config), ""]
     lines += list(option_lines(verb.config, ""))
+    if name in PLANNED:
+        lines += ["with --plan or --plan=json, which starts nothing:"]
+        lines += list(option_lines(PlanConfig, ""))
     return "\n".join(lines)
 
 

@@ -83,7 +83,12 @@ def build_supernet(
     Raises:
         UserError: an operator is unknown or does not fit the hidden size.
     """
-    config = MagicBertConfig(
+    return BertSupernet(space, supernet_config(model, vocab_size, pad_token_id), seed)
+
+
+def supernet_config(model: ModelSection, vocab_size: int, pad_token_id: int) -> MagicBertConfig:
+    """Returns the sizes of a supernet; they name no architecture."""
+    return MagicBertConfig(
         architecture="",
         vocab_size=vocab_size,
         hidden_size=model.hidden_size,
@@ -93,7 +98,6 @@ def build_supernet(
         initializer_range=model.initializer_range,
         pad_token_id=pad_token_id,
     )
-    return BertSupernet(space, config, seed)
 
 
 def seeded_module(factory: Callable[[], Module], std: float, key: str) -> Module:

@@ -27,7 +27,7 @@ LEAVES = {
     "config",
 }
 CORE = LEAVES | {"space", "data", "supernet", "training"}
-ROOMS = CORE | {"bench", "search", "report", "export", "finetune", "bert", "stages"}
+ROOMS = CORE | {"bench", "search", "report", "export", "finetune", "bert", "planning", "stages"}
 ARROWS = {
     "": set(),
     "errors": set(),
@@ -44,6 +44,7 @@ ARROWS = {
     "training": CORE - {"training"},
     "bert": LEAVES | {"space", "data", "supernet"},
     "bench": CORE,
+    "planning": LEAVES | {"space"},
     "search": CORE,
     "report": CORE,
     "export": CORE | {"bert"},

@@ -1,0 +1,78 @@
+"""Memory of a forward, by rehearsing one on tensors without memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+
+from magicbert.bert.modeling.segments import Segments
+from magicbert.bert.objectives.mlm import MaskedLanguageModeling
+from magicbert.bert.rehearsal import NO_MEMORY, RehearsalSupernet, rehearsal_batch
+from magicbert.config.roots import PretrainConfig, RetrainConfig
+from magicbert.config.sections import AlignmentSection, ModelSection
+from magicbert.planning.activations import FusedKernels, kept_bytes
+from magicbert.planning.memory import FP32_BYTES, ForwardMemory
+from magicbert.space import Architecture
+from magicbert.stages.plan_facts import Rows
+from magicbert.training.module import StepPlan, TrainingModule
+
+WIDTHS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Device = Literal["auto", "cpu", "cuda"]
+# The logits' gradient, beside the logits: each in fp32.
+LOGIT_COPIES = 2
+
+
+def forward_memory(
+    supernet: RehearsalSupernet,
+    config: PretrainConfig | RetrainConfig,
+    alignment: AlignmentSection,
+    rows: Rows,
+    device: Device,
+) -> ForwardMemory:
+    """Returns what one micro-batch needs on the path that keeps most.
+
+    Args:
+        supernet: is cast to the training precision.
+        config: of the run.
+        alignment: with MAGIC-A the anchor's block outputs stay beside the path's.
+        rows: sizes of a row.
+        device: whose kernels count.
+    """
+    training = config.training
+    supernet.to(WIDTHS[training.precision])
+    module = TrainingModule(supernet, MaskedLanguageModeling(), alignment)
+    module.train()
+    batch = rehearsal_batch(training.rows_per_micro_batch, rows.length, config.masking.probability)
+    with fused_kernels(config.model, device):
+        path = heaviest_path(supernet, training.rows_per_micro_batch, rows.length)
+        plan = StepPlan(0, path, path if alignment.enabled else None, 1, 1)
+        kept = kept_bytes(lambda: module(batch, plan), module.parameters())
+    num_logits = len(batch.labels) * rows.vocab_size
+    return ForwardMemory(kept, LOGIT_COPIES * num_logits * FP32_BYTES)
+
+
+def fused_kernels(model: ModelSection, device: Device) -> FusedKernels:
+    """Returns the stand-ins for what PyTorch fuses on a device.
+
+    A GPU fuses attention and dropout; a CPU attention alone, and only without dropout in it.
+    """
+    is_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    return FusedKernels(attention=is_gpu or model.attention_dropout == 0.0, dropout=is_gpu)
+
+
+def heaviest_path(supernet: RehearsalSupernet, num_rows: int, length: int) -> Architecture:
+    """Returns the path whose operators keep most for the backward."""
+    dtype = supernet.decoder_bias.dtype
+    shape = (num_rows, length, supernet.config.hidden_size)
+    hidden = torch.empty(shape, dtype=dtype, device=NO_MEMORY, requires_grad=True)
+    segments = Segments.full(length, NO_MEMORY)
+    kept: dict[str, int] = {}
+    for layer, names in enumerate(supernet.space.layers):
+        for name in names:
+            if name not in kept:
+                operator = supernet.operator(layer, name)
+                run = partial(operator, hidden, segments)
+                kept[name] = kept_bytes(run, operator.parameters())
+    return Architecture(tuple(max(names, key=kept.__getitem__) for names in supernet.space.layers))
