@@ -61,9 +61,16 @@ def run_ranks(
     finally:
         for process in processes:
             process.kill()
+        remove_shared_buffers(port)
     for rank, process in enumerate(processes):
         assert process.returncode == 0, f"rank {rank} failed:\n{outputs[rank][-6000:]}"
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(num_ranks)]
+
+
+def remove_shared_buffers(port: int) -> None:
+    """Frees the shared memory that DeepSpeed leaves behind: 69 MB for every rank of every start."""
+    for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
+        buffer.unlink(missing_ok=True)
 
 
 def main() -> None:

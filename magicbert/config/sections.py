@@ -219,8 +219,15 @@ class AlignmentSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerSection:
-    """AdamW with a warm-up schedule."""
+    """The update rule and its warm-up schedule."""
 
+    name: Literal["adamw", "lamb"] = option("adamw", "'adamw', or 'lamb' for very large batches")
+    policy: Literal["path-sparse", "shared-step", "zero-gradient"] = option(
+        "path-sparse",
+        "operators that were not sampled: 'path-sparse' leaves them alone; to compare, "
+        "'shared-step' counts their steps all the same and 'zero-gradient' moves them by momentum "
+        "and decay",
+    )
     learning_rate: float = option(5e-4, "peak learning rate", within="(0, 10]")
     beta1: float = option(0.9, "decay of the first moment", within="[0, 1)")
     beta2: float = option(0.98, "decay of the second moment", within="[0, 1)")

@@ -13,6 +13,7 @@ from magicbert.config.deepspeed_dict import deepspeed_dict
 from magicbert.config.sections import OptimizerSection, TrainingSection
 from magicbert.space import Architecture
 from magicbert.training.module import TrainingModule
+from magicbert.training.optimizers import build_stock_adamw, build_update_rule
 from magicbert.training.path_sparse.engine import build_path_sparse_engine
 from magicbert.training.path_sparse.groups import parameter_groups
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
@@ -26,7 +27,7 @@ class TrainingEngine:
     Args:
         module: supernet and losses; cast to the training precision.
         training: batch sizes, precision and ZeRO stage.
-        optimizer: AdamW's settings.
+        optimizer: the update rule, its settings, and its policy for unsampled operators.
         num_ranks: ranks of the process group, which must stand.
         policy: ``path-sparse``, or ``stock`` for DeepSpeed as it comes, which also moves
             operators that were not sampled (kept to measure and to test against).
@@ -43,13 +44,6 @@ class TrainingEngine:
     ) -> None:
         self.module = module
         groups = parameter_groups(module.supernet, optimizer.weight_decay)
-        adamw = torch.optim.AdamW(
-            groups,
-            lr=optimizer.learning_rate,
-            betas=(optimizer.beta1, optimizer.beta2),
-            eps=optimizer.epsilon,
-            fused=True,
-        )
         config = deepspeed_dict(
             training,
             optimizer,
@@ -59,9 +53,11 @@ class TrainingEngine:
         if policy == "stock":
             # Stock stages 0 and 1 know no bf16 gradients summed in fp32.
             config.pop("data_types")
+            adamw = build_stock_adamw(groups, optimizer)
             self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw, config=config)
         else:
-            self.engine = build_path_sparse_engine(module, adamw, config)
+            rule = build_update_rule(groups, optimizer)
+            self.engine = build_path_sparse_engine(module, rule, config)
         self._begin: Callable[[Architecture], None] = getattr(
             self.engine, "begin_step", lambda architecture: None
         )

@@ -3,92 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-import numpy as np
 import torch
-from torch import Tensor, nn
-from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
+from path_sparse_bert import bert_errors, key_bias_gradients
+from path_sparse_reference import reference_of
+from path_sparse_setting import OPTIMIZER, Setting, accumulate, build_engine, build_supernet, paths
+from torch import Tensor
+from toy_tenant import ToyBatch, ToyObjective
 
-from magicbert.config.sections import AlignmentSection, OptimizerSection, TrainingSection
-from magicbert.space import Architecture
 from magicbert.training import environment
-from magicbert.training.engine import Policy, TrainingEngine
-from magicbert.training.module import StepPlan, TrainingModule
+from magicbert.training.engine import TrainingEngine
 from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
 from magicbert.training.path_sparse.state import read_state
 
-ROWS, MICRO_BATCHES = 4, 2
-OPTIMIZER = OptimizerSection(
-    learning_rate=1e-3, weight_decay=0.1, clip_norm=0.5, beta1=0.9, beta2=0.98, epsilon=1e-6
-)
+# --- the matrix ---------------------------------------------------------------------------------
 
 
-class CastingSupernet(ToySupernet):
-    """The toy in the precision of its weights."""
-
-    def enter(self, batch: ToyBatch) -> tuple[Tensor, Any]:
-        return self.embed(batch.inputs.to(self.embed.weight.dtype)), None
-
-
-def build_supernet() -> CastingSupernet:
-    torch.manual_seed(5)
-    return CastingSupernet(toy_space())
+def every_cell() -> Iterator[Setting]:
+    """Stage x offload x precision x accumulation x clipping."""
+    places = ((0, False), (1, False), (1, True), (2, False), (2, True))
+    for (stage, offload), precision in product(places, ("fp32", "bf16")):
+        for micro_batches, clip_norm in product((1, 3), (0.0, 0.5)):
+            yield Setting(stage, precision, offload, micro_batches, clip_norm)  # type: ignore[arg-type]
 
 
-def build_engine(
-    stage: int, precision: str, num_ranks: int, policy: Policy = "path-sparse"
-) -> TrainingEngine:
-    training = TrainingSection(
-        rows_per_step=ROWS * MICRO_BATCHES * num_ranks,
-        rows_per_micro_batch=ROWS,
-        precision=precision,  # type: ignore[arg-type]
-        zero_stage=stage,  # type: ignore[arg-type]
-    )
-    module = TrainingModule(build_supernet(), ToyObjective(), AlignmentSection())
-    return TrainingEngine(module, training, OPTIMIZER, num_ranks=num_ranks, policy=policy)
-
-
-def paths(count: int) -> list[Architecture]:
-    generator = np.random.default_rng(7)
-    return [toy_space().sample(generator) for _ in range(count)]
-
-
-def source(num_ranks: int) -> ToySource:
-    return ToySource(ROWS, MICRO_BATCHES)
-
-
-def plan_of(step: int, path: Architecture, num_ranks: int) -> StepPlan:
-    batches = [
-        b for r in range(num_ranks) for b in source(num_ranks).step_batches(step, r, num_ranks)
+def covering_cells() -> list[Setting]:
+    """Every stage, offload and precision once, with accumulation and clipping taking turns."""
+    wanted = [(3, 0.5), (1, 0.5), (3, 0.0), (1, 0.0)]
+    cells = list(every_cell())
+    return [
+        cell
+        for number, block in enumerate(cells[i : i + 4] for i in range(0, len(cells), 4))
+        for cell in block
+        if (cell.micro_batches, cell.clip_norm) == wanted[(number + number // 4) % 4]
     ]
-    count = sum(ToyObjective().count(batch) for batch in batches)
-    return StepPlan(step, path, None, count, ROWS * MICRO_BATCHES * num_ranks)
 
 
-def accumulate(
-    engine: TrainingEngine, step: int, path: Architecture, rank: int, num_ranks: int
-) -> None:
-    """Runs a step up to the optimizer."""
-    plan = plan_of(step, path, num_ranks)
-    engine.begin_step(path, OPTIMIZER.learning_rate)
-    batches = source(num_ranks).step_batches(step, rank, num_ranks)
-    for number, batch in enumerate(batches):
-        loss, _, _ = engine.forward(batch, plan, is_last=number == len(batches) - 1)
-        engine.backward(loss)
+# --- one cell: nothing strays, and the trajectory is plain torch's -----------------------------
 
 
-# --- unsampled operators do not move ----------------------------------------------------------
-
-
-def snapshot(engine: TrainingEngine, policy: Policy, stage: int) -> dict[str, Tensor]:
-    """Weights of the model and optimizer state of this rank, by the owner's name."""
+def snapshot(engine: TrainingEngine, setting: Setting) -> dict[str, Tensor]:
+    """Weights of the model and optimizer state of this rank, flat, as ``owner part``."""
     weights = {
-        name.removeprefix("supernet."): value for name, value in engine.module.state_dict().items()
+        f"{name.removeprefix('supernet.')}:weight": value
+        for name, value in engine.module.state_dict().items()
     }
-    if policy == "stock" and stage == 0:
+    if setting.stock and setting.stage == 0:
         state = {
             f"{group['name']}:{index}.{part}": value
             for group in engine.optimizer.param_groups
@@ -97,120 +61,96 @@ def snapshot(engine: TrainingEngine, policy: Policy, stage: int) -> dict[str, Te
         }
     else:
         state = read_state(engine.optimizer)
-    return {name: value.detach().clone() for name, value in (weights | state).items()}
+    parts: dict[str, list[Tensor]] = {}
+    for name, value in (weights | state).items():
+        part = name.split(":")[1].split(".")[-1]
+        parts.setdefault(f"{owner_of(name)} {part}", []).append(value.detach().reshape(-1))
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def owner_of(name: str) -> str:
-    return ".".join(name.split("/")[0].split(".")[:3]) if name.startswith("layers.") else "shared"
+    """Such as ``layers.3.ffn``, of a parameter's or a group's name."""
+    is_layer = name.startswith("layers.")
+    return ".".join(name.split(":")[0].split("/")[0].split(".")[:3]) if is_layer else "shared"
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     """Names whose bits changed; state that appears counts as a change unless it is all zero."""
-    changed = set()
-    for name in before.keys() | after.keys():
-        old, new = before.get(name), after.get(name)
-        if old is None or new is None:
-            if new is not None and bool(new.ne(0).any()):
-                changed.add(name)
-        elif not torch.equal(old, new):
-            changed.add(name)
-    return changed
+    nothing = torch.zeros(0)
+    return {
+        name
+        for name, new in after.items()
+        if not torch.equal(before.get(name, nothing), new)
+        and (name in before or bool(new.ne(0).any()))
+    }
 
 
-def movements(
-    rank: int, num_ranks: int, stage: int, precision: str, policy: Policy
-) -> dict[str, list[str]]:
-    """Trains a few random paths; returns what moved though unsampled, and what stood still."""
-    engine = build_engine(stage, precision, num_ranks, policy)
+def train(setting: Setting, rank: int, num_ranks: int, count: int = 50) -> dict[str, Any]:
+    """Trains random paths.
+
+    Returns:
+        What moved though unsampled, what stood still though sampled, and the largest differences
+        to plain torch.
+    """
+    engine = build_engine(setting, num_ranks)
     strays, idle = set(), set()
-    before = snapshot(engine, policy, stage)
-    for step, path in enumerate(paths(8)):
-        accumulate(engine, step, path, rank, num_ranks)
-        engine.step()
-        after = snapshot(engine, policy, stage)
+    errors = dict.fromkeys(("weights", "loss", "norm"), 0.0)
+    largest_norm = 0.0
+    before = snapshot(engine, setting)
+    expected = reference_of(setting, num_ranks, count)
+    for step, path in enumerate(paths(count)):
+        loss = accumulate(engine, setting, step, path, rank, num_ranks)
+        norm = float(engine.step())
+        after = snapshot(engine, setting)
         sampled = {f"layers.{layer}.{name}" for layer, name in enumerate(path)} | {"shared"}
         changed = moved(before, after)
-        strays |= {name for name in changed if owner_of(name) not in sampled}
-        idle |= {f"{step} {owner}" for owner in sampled - {owner_of(name) for name in changed}}
+        strays |= {name for name in changed if name.split()[0] not in sampled}
+        idle |= {f"{step} {owner}" for owner in sampled - {name.split()[0] for name in changed}}
         before = after
-    return {"strays": sorted(strays), "idle": sorted(idle)}
+        torch.distributed.all_reduce(loss)
+        errors["loss"] = max(errors["loss"], abs(float(loss) - expected[step].loss))
+        errors["norm"] = max(errors["norm"], abs(norm - expected[step].norm))
+        largest_norm = max(largest_norm, expected[step].norm)
+    errors["weights"] = largest_difference(engine, expected[-1].masters)
+    return {
+        "strays": sorted(strays), "idle": sorted(idle), "errors": errors,
+        "clips": largest_norm > 2 * setting.clip_norm > 0,
+    }  # fmt: skip
 
 
-# --- the trajectory is AdamW's with grad=None ---------------------------------------------------
-
-
-def reference_steps(num_ranks: int, count: int) -> Iterator[tuple[nn.Module, float]]:
-    """Plain torch on the whole batch; yields the model and the norm after each step."""
-    model = build_supernet()
-    groups = parameter_groups(model, OPTIMIZER.weight_decay)
-    adamw = torch.optim.AdamW(
-        groups, lr=OPTIMIZER.learning_rate, betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
-        eps=OPTIMIZER.epsilon, foreach=False,
-    )  # fmt: skip
-    for step, path in enumerate(paths(count)):
-        plan = plan_of(step, path, num_ranks)
-        for owner in range(num_ranks):
-            for batch in source(num_ranks).step_batches(step, owner, num_ranks):
-                (ToyObjective()(model, batch, path).loss_sum / plan.count).backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_norm)
-        adamw.step()
-        adamw.zero_grad(set_to_none=True)
-        yield model, float(norm)
-
-
-def trajectory_errors(
-    rank: int, num_ranks: int, stage: int, policy: Policy, count: int = 30
-) -> dict[str, float]:
-    """Largest difference to plain torch, of weights and of gradient norms, over all steps."""
-    engine = build_engine(stage, "fp32", num_ranks, policy)
-    weight_error, norm_error = 0.0, 0.0
-    for step, (model, norm) in enumerate(reference_steps(num_ranks, count)):
-        accumulate(engine, step, paths(count)[step], rank, num_ranks)
-        own_norm = engine.step()
-        own = dict(engine.module.supernet.named_parameters())
-        weight_error = max(
-            weight_error,
-            *(float((p - own[name]).abs().max().detach()) for name, p in model.named_parameters()),
-        )
-        norm_error = max(norm_error, abs(float(own_norm) - norm))
-    return {"weights": weight_error, "norm": norm_error}
-
-
-def bf16_trajectory_error(rank: int, num_ranks: int, stage: int, count: int = 30) -> float:
-    """Largest difference of fp32 masters to a bf16 model with masters stepped by plain torch."""
-    engine = build_engine(stage, "bf16", num_ranks)
-    model = build_supernet().bfloat16()
-    masters = {p: p.detach().float().requires_grad_() for p in model.parameters()}
-    groups = parameter_groups(model, OPTIMIZER.weight_decay)
-    for group in groups:
-        group["params"] = [masters[parameter] for parameter in group["params"]]
-    adamw = torch.optim.AdamW(
-        groups, lr=OPTIMIZER.learning_rate, betas=(OPTIMIZER.beta1, OPTIMIZER.beta2),
-        eps=OPTIMIZER.epsilon, foreach=False,
-    )  # fmt: skip
-    for step, path in enumerate(paths(count)):
-        accumulate(engine, step, path, rank, num_ranks)
-        engine.step()
-        plan = plan_of(step, path, num_ranks)
-        for owner in range(num_ranks):
-            for batch in source(num_ranks).step_batches(step, owner, num_ranks):
-                (ToyObjective()(model, batch, path).loss_sum / plan.count).backward()
-                for parameter, master in masters.items():
-                    if parameter.grad is not None:
-                        total = 0 if master.grad is None else master.grad
-                        master.grad = total + parameter.grad.float()
-                        parameter.grad = None
-        torch.nn.utils.clip_grad_norm_(masters.values(), OPTIMIZER.clip_norm)
-        adamw.step()
-        adamw.zero_grad(set_to_none=True)
-        for parameter, master in masters.items():
-            parameter.data.copy_(master.detach())
-    own = engine.optimizer.gather_masters()
-    names = dict(engine.module.supernet.named_parameters())
+def largest_difference(engine: TrainingEngine, expected: dict[str, Tensor]) -> float:
+    """Compares masters, or in stock DeepSpeed the weights."""
+    parameters = dict(engine.module.supernet.named_parameters())
+    masters = {parameter: parameter for parameter in parameters.values()}
+    if hasattr(engine.optimizer, "gather_masters"):
+        masters = engine.optimizer.gather_masters()
     return max(
-        float((masters[p].detach() - own[names[name]]).abs().max())
-        for name, p in model.named_parameters()
+        float((masters[parameters[name]].detach().cpu() - value).abs().max())
+        for name, value in expected.items()
     )
+
+
+# --- an operator first sampled late -------------------------------------------------------------
+
+
+def first_update(policy: str, rank: int, num_ranks: int) -> float:
+    """Median update of a late operator's weights, in learning rates, when 2000 steps were taken."""
+    setting = Setting(policy=policy, clip_norm=0.0, beta2=0.999, weight_decay=0.0)  # type: ignore[arg-type]
+    engine = build_engine(setting, num_ranks)
+    early, late = paths(1)[0], paths(1)[0]
+    names = list(early)
+    names[1] = next(name for name in ("small", "middle", "large") if name != early[1])
+    late = type(early)(tuple(names))
+    accumulate(engine, setting, 0, early, rank, num_ranks)
+    engine.step()
+    for name, value in read_state(engine.optimizer).items():
+        if name.endswith(":step"):
+            value.fill_(2000.0)
+    weight = engine.module.supernet.operator(1, names[1]).outer.weight
+    before = weight.detach().clone()
+    accumulate(engine, setting, 1, late, rank, num_ranks)
+    engine.step()
+    return float((weight.detach() - before).abs().median()) / OPTIMIZER.learning_rate
 
 
 # --- gradients do not depend on how the batch is cut --------------------------------------------
@@ -227,11 +167,12 @@ def reduced_gradients(engine: TrainingEngine) -> dict[str, Tensor]:
 
 def gradient_error(rank: int, num_ranks: int, stage: int) -> float:
     """Compares with one big batch on one process; the micro-batches' counts differ."""
-    engine = build_engine(stage, "fp32", num_ranks)
+    setting = Setting(stage=stage)  # type: ignore[arg-type]
+    engine = build_engine(setting, num_ranks)
     path = paths(1)[0]
-    accumulate(engine, 3, path, rank, num_ranks)
+    accumulate(engine, setting, 3, path, rank, num_ranks)
     model = build_supernet()
-    parts = [b for r in range(num_ranks) for b in source(num_ranks).step_batches(3, r, num_ranks)]
+    parts = [b for r in range(num_ranks) for b in setting.source.step_batches(3, r, num_ranks)]
     counts = [ToyObjective().count(part) for part in parts]
     assert len(set(counts)) > 1, "the test needs unequal counts"
     whole = ToyBatch(
@@ -252,12 +193,12 @@ def gradient_error(rank: int, num_ranks: int, stage: int) -> float:
     return error
 
 
-# --- masters can be found --------------------------------------------------------------------
+# --- masters can be found -----------------------------------------------------------------------
 
 
-def placement_faults(num_ranks: int, stage: int, precision: str) -> list[str]:
+def placement_faults(num_ranks: int, setting: Setting) -> list[str]:
     """Rebuilds the model from all ranks' masters; names what is missing, twice there or wrong."""
-    engine = build_engine(stage, precision, num_ranks)
+    engine = build_engine(setting, num_ranks)
     optimizer, values = engine.optimizer, {}
     for number, group in enumerate(optimizer.param_groups):
         for piece in optimizer.pieces(number):
@@ -265,7 +206,7 @@ def placement_faults(num_ranks: int, stage: int, precision: str) -> list[str]:
             run = master[piece.offset : piece.offset + piece.length]
             values[group["parameter_names"][piece.parameter], piece.start] = run.clone()
     everyone: list[Any] = [values]
-    if stage > 0:  # at stage 0 each rank holds everything
+    if setting.stage > 0:  # at stage 0 each rank holds everything
         everyone = [None] * num_ranks
         torch.distributed.all_gather_object(everyone, values)
     weights = dict(engine.module.supernet.named_parameters())
@@ -283,37 +224,86 @@ def placement_faults(num_ranks: int, stage: int, precision: str) -> list[str]:
     ]
 
 
-# --- entry --------------------------------------------------------------------------------------
+# --- entries ------------------------------------------------------------------------------------
 
 
-def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
+def start() -> None:
     torch.set_num_threads(1)
     environment.prepare_operators()
     deepspeed.init_distributed("gloo")
-    stages, precisions = (0, 1, 2), ("fp32", "bf16")
-    return {
-        "movements": {
-            f"{precision} stage {stage}": movements(
-                rank, num_ranks, stage, precision, "path-sparse"
-            )
-            for precision in precisions
-            for stage in stages
-        },
-        "stock movements": {
-            f"stage {stage}": movements(rank, num_ranks, stage, "fp32", "stock") for stage in stages
-        },
-        "trajectory": {
-            f"stage {stage}": trajectory_errors(rank, num_ranks, stage, "path-sparse")
-            for stage in stages
-        },
-        "bf16 trajectory": {
-            f"stage {stage}": bf16_trajectory_error(rank, num_ranks, stage) for stage in stages
-        },
-        "stock trajectory": trajectory_errors(rank, num_ranks, 1, "stock"),
-        "gradients": {f"stage {stage}": gradient_error(rank, num_ranks, stage) for stage in stages},
-        "placement": {
-            f"{precision} stage {stage}": placement_faults(num_ranks, stage, precision)
-            for precision in precisions
-            for stage in stages
-        },
+
+
+def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
+    start()
+    others = [
+        Setting(0, policy="shared-step"),
+        Setting(1, policy="shared-step"),
+        Setting(0, policy="zero-gradient"),
+        Setting(2, policy="zero-gradient"),
+        *(Setting(stage, rule="lamb") for stage in (0, 1)),  # type: ignore[arg-type]
+        Setting(2, rule="lamb", offload=True),
+    ]
+    # Without momentum and decay a zero gradient moves nothing: what moves is a stale gradient.
+    still = {"beta1": 0.0, "weight_decay": 0.0, "stock": True}
+    stock = {
+        **{f"stage {n}": Setting(stage=n, stock=True) for n in (0, 1, 2)},  # type: ignore[arg-type]
+        "still": Setting(**still),  # type: ignore[arg-type]
+        "still, offload": Setting(offload=True, **still),  # type: ignore[arg-type]
     }
+    return {
+        "cells": {
+            str(cell): train(cell, rank, num_ranks, 50 // num_ranks) for cell in covering_cells()
+        },
+        "other rules": {str(cell): train(cell, rank, num_ranks, 15) for cell in others},
+        "stock": {name: train(cell, rank, num_ranks, 8) for name, cell in stock.items()},
+        "first update": {
+            policy: first_update(policy, rank, num_ranks)
+            for policy in ("path-sparse", "shared-step")
+        },
+        "bert": bert_errors(rank, num_ranks),
+        "key bias gradients": key_bias_gradients(),
+        "gradients": {f"stage {n}": gradient_error(rank, num_ranks, n) for n in (0, 1, 2)},
+        "placement": {
+            str(cell): placement_faults(num_ranks, cell)
+            for cell in (
+                Setting(0, "bf16"), Setting(1), Setting(1, offload=True), Setting(2, "bf16"),
+            )
+        },
+    }  # fmt: skip
+
+
+def check_few(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
+    """A cheap check for many ranks."""
+    start()
+    cells = (Setting(1, micro_batches=1), Setting(2, "bf16", offload=True), Setting(1, rule="lamb"))
+    return {
+        "cells": {str(cell): train(cell, rank, num_ranks, 15) for cell in cells},
+        "placement": {str(cell): placement_faults(num_ranks, cell) for cell in cells},
+    }
+
+
+def check_whole_matrix(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
+    start()
+    return {"cells": {str(cell): train(cell, rank, num_ranks) for cell in every_cell()}}
+
+
+def check_half_precision(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """fp16 where the accelerator has it: an overflow leaves every bit and counter untouched."""
+    start()
+    setting = Setting(precision="fp16")
+    try:
+        environment.check_precision("fp16")
+    except Exception as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
+    engine = build_engine(setting, num_ranks)
+    engine.optimizer.loss_scaler.cur_scale = 2.0**40
+    before = snapshot(engine, setting)
+    accumulate(engine, setting, 0, paths(1)[0], rank, num_ranks)
+    engine.step()
+    skipped = sorted(moved(before, snapshot(engine, setting)))
+    scale = engine.optimizer.loss_scaler.cur_scale
+    engine.optimizer.loss_scaler.cur_scale = 2.0**8
+    accumulate(engine, setting, 0, paths(1)[0], rank, num_ranks)
+    engine.step()
+    trained = sorted(moved(before, snapshot(engine, setting)))
+    return {"skipped": skipped, "scale": scale, "trained": trained}

@@ -17,48 +17,85 @@ pytestmark = pytest.mark.distributed
 def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What every rank found, from one start of the processes."""
     folder = tmp_path_factory.mktemp("path_sparse")
-    return run_ranks("path_sparse_worker:check_everything", request.param, folder)
+    return run_ranks("path_sparse_worker:check_everything", request.param, folder, timeout=580)
 
 
-def test_unsampled_operators_keep_every_bit(checks: list[Any]) -> None:
+def assert_exact(cells: dict[str, Any]) -> None:
+    for name, found in cells.items():
+        assert found["strays"] == [], name
+        assert found["idle"] == [], name
+        # A bf16 weight on the edge between two values may round the other way.
+        bound = 2e-5 if "bf16" in name else 1e-6
+        assert found["errors"]["weights"] < bound, name
+        assert found["errors"]["loss"] < (1e-3 if "bf16" in name else 1e-6), name
+        assert found["errors"]["norm"] < (5e-3 if "bf16" in name else 1e-5), name
+
+
+def test_the_path_is_trained_as_plain_torch_trains_it_and_nothing_else_moves(
+    checks: list[Any],
+) -> None:
     for check in checks:
-        for setting, found in check["movements"].items():
-            assert found["strays"] == [], setting
+        assert_exact(check["cells"])
 
 
-def test_sampled_operators_are_trained(checks: list[Any]) -> None:
-    # Rank by rank an operator's state lies on other ranks, its weights lie on all.
+def test_clipping_was_at_work_where_it_is_on(checks: list[Any]) -> None:
     for check in checks:
-        for setting, found in check["movements"].items():
-            assert found["idle"] == [], setting
+        for name, found in check["cells"].items():
+            assert found["clips"] == ("clip_norm=0.0" not in name), name
 
 
 def test_stock_deepspeed_moves_unsampled_operators(checks: list[Any]) -> None:
     for check in checks:
-        for setting, found in check["stock movements"].items():
-            weights = [name for name in found["strays"] if name.endswith("weight")]
-            counters = [name for name in found["strays"] if name.endswith("step")]
-            assert weights, f"{setting}: the check would not notice weights that move"
-            assert counters, f"{setting}: the check would not notice counters that run on"
+        for stage in (0, 1, 2):
+            strays = check["stock"][f"stage {stage}"]["strays"]
+            assert [n for n in strays if n.endswith(" weight")], "weights that move go unnoticed"
+            assert [n for n in strays if n.endswith(" step")], "counters that run go unnoticed"
 
 
-def test_trajectory_is_that_of_adamw_without_gradients_for_unsampled(checks: list[Any]) -> None:
+def test_stock_offload_replays_stale_gradients(checks: list[Any]) -> None:
+    # Without momentum and decay stock ZeRO-1 keeps unsampled weights; with offload it does not.
     for check in checks:
-        for setting, error in check["trajectory"].items():
-            assert error["weights"] < 1e-6, setting
-            assert error["norm"] < 1e-5, setting
-
-
-def test_bf16_trajectory_keeps_fp32_masters(checks: list[Any]) -> None:
-    for check in checks:
-        for setting, error in check["bf16 trajectory"].items():
-            assert error < 1e-5, setting
+        moving = {
+            name: [stray for stray in check["stock"][name]["strays"] if stray.endswith(" weight")]
+            for name in ("still", "still, offload")
+        }
+        assert moving["still"] == []
+        assert moving["still, offload"] != []
 
 
 def test_trajectory_of_stock_deepspeed_is_another_one(checks: list[Any]) -> None:
     for check in checks:
-        assert check["stock trajectory"]["weights"] > 1e-4
-        assert check["stock trajectory"]["norm"] > 1e-3
+        assert check["stock"]["stage 1"]["errors"]["weights"] > 1e-4
+        assert check["stock"]["stage 1"]["errors"]["norm"] > 1e-4
+
+
+def test_other_policies_and_lamb_equal_their_references(checks: list[Any]) -> None:
+    for check in checks:
+        for name, found in check["other rules"].items():
+            bound = 2e-5 if "bf16" in name else 1e-6
+            assert found["errors"]["weights"] < bound, name
+            if "zero-gradient" in name:
+                assert found["strays"], name
+            else:
+                assert found["strays"] == [], name
+
+
+def test_a_late_operator_starts_with_an_update_of_the_learning_rate(checks: list[Any]) -> None:
+    for check in checks:
+        assert check["first update"]["path-sparse"] == pytest.approx(1.0, abs=0.02)
+        assert check["first update"]["shared-step"] == pytest.approx(2.94, abs=0.06)
+
+
+def test_key_biases_have_a_gradient_of_zero(checks: list[Any]) -> None:
+    gradients = checks[0]["key bias gradients"]
+    assert len(gradients["key"]) == 3
+    assert max(gradients["key"].values()) < 1e-15 < 1e-6 < min(gradients["query"].values())
+
+
+def test_bert_is_trained_as_plain_torch_trains_it_but_for_key_biases(checks: list[Any]) -> None:
+    for check in checks:
+        assert check["bert"]["else"] < 1e-6
+        assert check["bert"]["key bias"] < 30 * 2e-3  # round-off that Adam turned into steps
 
 
 def test_gradients_do_not_depend_on_ranks_and_micro_batches(checks: list[Any]) -> None:
@@ -71,3 +108,29 @@ def test_pieces_of_all_ranks_rebuild_the_model(checks: list[Any]) -> None:
     for check in checks:
         for setting, faults in check["placement"].items():
             assert faults == [], setting
+
+
+def test_four_ranks(tmp_path: Any) -> None:
+    for check in run_ranks("path_sparse_worker:check_few", 4, tmp_path):
+        assert_exact(check["cells"])
+        assert not any(check["placement"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_the_whole_matrix(num_ranks: int, tmp_path: Any) -> None:
+    checks = run_ranks("path_sparse_worker:check_whole_matrix", num_ranks, tmp_path, timeout=1500)
+    for check in checks:
+        assert_exact(check["cells"])
+
+
+def test_half_precision_is_refused_or_skips_overflows_whole(tmp_path: Any) -> None:
+    found = run_ranks("path_sparse_worker:check_half_precision", 1, tmp_path)[0]
+    if "refused" in found:
+        assert found["refused"].startswith("UserError: training.precision: ")
+        assert "does not train in fp16; use one of: fp32" in found["refused"]
+        assert "\n" not in found["refused"]
+    else:
+        assert found["skipped"] == []
+        assert found["scale"] < 2.0**40
+        assert found["trained"]

@@ -10,9 +10,9 @@ from deepspeed.runtime.engine import ZERO_OPTIMIZATION, DeepSpeedEngine
 from deepspeed.utils.timer import NoopTimer
 from torch import nn
 
-from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
+from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
 from magicbert.training.versions import check_deepspeed_version
 
@@ -44,7 +44,7 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
         # DeepSpeed would choose other wrappers for stage 0 and for bf16 summed in fp32.
         return str(ZERO_OPTIMIZATION)
 
-    def _configure_zero_optimizer(self, optimizer: torch.optim.Optimizer) -> Any:
+    def _configure_zero_optimizer(self, optimizer: UpdateRule) -> Any:
         stage = self.zero_optimization_stage()
         loss_scale = {
             "static_loss_scale": self.loss_scale(),
@@ -54,12 +54,11 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
         if stage == 0:
             clip_norm = self.gradient_clipping()
             return PathSparseReplicatedOptimizer(optimizer, clip_norm, loss_scale)
-        if self.zero_use_cpu_optimizer():
-            raise UserError("training.offload_optimizer: not available yet at this ZeRO stage")
         loss_scale["dynamic_loss_scale"] = loss_scale.pop("dynamic_scaling")
         return PathSparseZeroOptimizer(
             optimizer,
             self.param_names,
+            offload=self.zero_cpu_offload(),
             timers=NoopTimer(),
             optimizer_params=self.optimizer_params(),
             clip_grad=self.gradient_clipping(),
@@ -82,13 +81,13 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
 
 
 def build_path_sparse_engine(
-    module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]
+    module: nn.Module, optimizer: UpdateRule, config: dict[str, Any]
 ) -> PathSparseEngine:
     """Builds the engine as ``deepspeed.initialize`` does; the process group must stand.
 
     Args:
         module: what ``engine(...)`` runs; it is cast to the precision in ``config``.
-        optimizer: fused AdamW over `parameter_groups`.
+        optimizer: the update rule, over `parameter_groups`.
         config: the DeepSpeed dict.
 
     Raises:

@@ -50,6 +50,7 @@ def split_by_decay(
                     "parameter_names": [name for name, _ in members],
                     "name": f"{owner}/{kind}",
                     "owner": owner,
+                    "is_matrix": kind == "decay",
                     "weight_decay": decay,
                 }
             )

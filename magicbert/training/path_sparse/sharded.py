@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 from deepspeed import comm as dist
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID, DeepSpeedZeroOptimizer
 from torch import Tensor
 
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.groups import GroupIndex
+from magicbert.training.path_sparse.offload import HostMemory
 from magicbert.training.path_sparse.placement import Piece, cut_group
+from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.update import SparseUpdate
 
 
@@ -25,16 +28,39 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
     land in fp32 partitions (DeepSpeed's "compact" buffers), in every precision.
 
     Args:
-        init_optimizer: AdamW whose groups carry ``name`` and ``owner``.
+        init_optimizer: the update rule, over `parameter_groups`.
         *args: passed on to DeepSpeed.
+        offload: masters and moments stand in host memory and are stepped there.
         **kwargs: passed on to DeepSpeed.
     """
 
-    def __init__(self, init_optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, init_optimizer: UpdateRule, *args: Any, offload: bool = False, **kwargs: Any
+    ) -> None:
         self.index = GroupIndex.of(init_optimizer.param_groups)
         self.active = tuple(range(len(init_optimizer.param_groups)))
+        dtype = init_optimizer.param_groups[0]["params"][0].dtype
+        self.host = HostMemory(dtype) if offload else None
+        # An fp32 partition of the model is its own master: nothing is copied back after a step.
+        self.is_master_the_weight = dtype == torch.float32 and not offload
         super().__init__(init_optimizer, *args, **kwargs)
-        self.update = SparseUpdate(self.optimizer, self.clip_grad, self.dp_process_group)
+        self.update = SparseUpdate(
+            self.optimizer,
+            self.clip_grad,
+            self.dp_process_group,
+            pieces=self.pieces,
+            host=self.host,
+        )
+
+    def _link_all_hp_params(self) -> None:
+        """Puts the masters where they stay, before DeepSpeed links to them."""
+        rank = dist.get_rank(group=self.dp_process_group)
+        for number, master in enumerate(self.masters):
+            if self.host is not None:
+                master.data = self.host.pinned(master)
+            elif self.is_master_the_weight:
+                master.data = self.parallel_partitioned_bit16_groups[number][rank]
+        super()._link_all_hp_params()
 
     def begin_step(self, architecture: Architecture) -> None:
         """Names the path of the coming step; every rank must name the same."""
@@ -141,17 +167,25 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
         # Only a dynamic loss scale has to be told on the host, which waits for the device.
         self.overflow = bool(self.dynamic_loss_scale and not torch.isfinite(norm))
         self._update_scale(self.overflow)
-        self.publish_weights(self.active)
+        self.publish_weights(self.update.moved(self.active))
 
     def publish_weights(self, numbers: tuple[int, ...]) -> None:
-        """Copies masters into the model's partitions and gathers these in one message."""
+        """Brings the model's weights in line with the masters of all ranks."""
         rank = dist.get_rank(group=self.dp_process_group)
+        mine = [self.parallel_partitioned_bit16_groups[number][rank] for number in numbers]
+        masters = [self.masters[number].detach() for number in numbers]
+        if self.host is not None:
+            self.host.send_weights(masters, mine)
+        elif not self.is_master_the_weight:
+            torch._foreach_copy_(mine, masters)
+        if dist.get_world_size(group=self.dp_process_group) > 1:
+            self._gather_weights(numbers, rank)
+
+    def _gather_weights(self, numbers: tuple[int, ...], rank: int) -> None:
+        """Fetches the other ranks' partitions of some groups in one message."""
         partitions = [self.parallel_partitioned_bit16_groups[number] for number in numbers]
         mine = [partition[rank] for partition in partitions]
-        torch._foreach_copy_(mine, [self.masters[number].detach() for number in numbers])
         num_ranks = dist.get_world_size(group=self.dp_process_group)
-        if num_ranks == 1:
-            return
         sizes = [tensor.numel() for tensor in mine]
         message = torch.cat(mine)
         gathered = list(message.new_empty(num_ranks * message.numel()).chunk(num_ranks))
@@ -166,9 +200,10 @@ class PathSparseZeroOptimizer(DeepSpeedZeroOptimizer):  # type: ignore[misc]
         """Returns the fp32 weights of every parameter, on every rank."""
         num_ranks = dist.get_world_size(group=self.dp_process_group)
         weights: dict[Any, Tensor] = {}
-        for number, master in enumerate(self.masters):
+        for number, partition in enumerate(self.masters):
+            master = partition.detach().to(get_accelerator().current_device_name())
             flat = list(master.new_empty(num_ranks * master.numel()).chunk(num_ranks))
-            dist.all_gather(flat, master.detach(), group=self.dp_process_group)
+            dist.all_gather(flat, master, group=self.dp_process_group)
             whole = torch.cat(flat)
             offsets = self.round_robin_bit16_offsets[number]
             for parameter, offset in zip(

@@ -1,51 +1,65 @@
-"""Norm, clipping and the AdamW step over the active partitions: a few fused calls in all."""
+"""One step on the masters of the path: norm, clipping and the update, a few fused calls in all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from deepspeed import comm as dist
 from torch import Tensor
 
 from magicbert.training.path_sparse.groups import ParameterGroup
+from magicbert.training.path_sparse.offload import HostMemory
+from magicbert.training.path_sparse.placement import Piece
+from magicbert.training.path_sparse.policies import share_steps, with_zero_gradients
+from magicbert.training.path_sparse.rules import Shards, UpdateRule
 
 
 class SparseUpdate:
     """Steps the masters of the active groups and leaves all other state untouched.
 
-    The groups of one weight decay are stepped in one fused call, whatever their number. Clipping
-    and unscaling ride in the same kernel, and a step with a gradient that is not finite is
-    skipped on the device (weights, moments and counters keep their bits): nothing here makes the
-    host wait.
+    A step with a gradient that is not finite is skipped: weights, moments and counters keep their
+    bits. Nothing depends on the ZeRO stage but the masters handed in and where their pieces are.
 
     Args:
-        optimizer: ``torch.optim.AdamW(fused=True)``; its parameters are the fp32 masters.
+        optimizer: the update rule; its parameters are the fp32 masters.
         clip_norm: largest norm of the gradient of the sampled path; 0 = no clipping.
         process_group: the ranks among which gradients are partitioned; ``None`` = every rank
-            holds them whole, so the norm needs no communication.
+            holds them whole, so norms need no communication.
+        pieces: by group number, what this rank's master holds (LAMB asks for it).
+        host: given, masters and moments are in host memory and gradients are copied there.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, clip_norm: float, process_group: object | None
+        self,
+        optimizer: UpdateRule,
+        clip_norm: float,
+        process_group: object | None,
+        *,
+        pieces: Callable[[int], tuple[Piece, ...]] = lambda number: (),
+        host: HostMemory | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.clip_norm = clip_norm
-        self.process_group = process_group
+        self.shards = Shards(pieces, process_group)
+        self.host = host
         self.num_skipped: Tensor | None = None
+
+    def moved(self, active: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the numbers of the groups whose masters a step on ``active`` moves."""
+        if self.optimizer.policy == "zero-gradient":
+            return tuple(range(len(self.optimizer.param_groups)))
+        return active
 
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Returns the 2-norm over all gradients of all ranks, with one all-reduce."""
         norms = torch.stack(torch._foreach_norm(list(gradients)))
-        square = norms.square().sum()
-        if self.process_group is not None:
-            dist.all_reduce(square, group=self.process_group)
-        return square.sqrt()
+        return self.shards.sum(norms.square().sum()).sqrt()
 
+    @torch.no_grad()
     def step(
         self, groups: Sequence[ParameterGroup], gradients: Sequence[Tensor], loss_scale: float
     ) -> Tensor:
-        """Takes one AdamW step on one master per group.
+        """Takes one step on one master per group.
 
         Args:
             groups: the active groups, each with a single master parameter.
@@ -56,31 +70,26 @@ class SparseUpdate:
             The norm before clipping, without the loss scale; not finite if the step was skipped.
         """
         norm = self.norm(gradients) / loss_scale
-        divisor = torch.full_like(norm, loss_scale)
-        if self.clip_norm > 0:
-            divisor = divisor * ((norm + 1e-6) / self.clip_norm).clamp(min=1.0)
         not_finite = (~torch.isfinite(norm)).float()
-        for group, gradient in zip(groups, gradients, strict=True):
-            group["params"][0].grad = gradient
-        self._fused_step(groups, divisor, not_finite)
-        for group in groups:
-            group["params"][0].grad = None
+        divisor = self._divisor(norm, loss_scale)
         self.num_skipped = not_finite if self.num_skipped is None else self.num_skipped + not_finite
+        if self.host is not None:
+            gradients, not_finite = self.host.fetch_gradients(gradients), not_finite.cpu()
+            divisor = None if divisor is None else divisor.cpu()
+        if divisor is not None and divisor.device.type == "cpu" and float(divisor) == 1.0:
+            # The kernel writes divided gradients back: 4 bytes a value that need not be touched.
+            divisor = None
+        if self.optimizer.policy == "zero-gradient":
+            every = self.optimizer.param_groups
+            groups, gradients = with_zero_gradients(every, groups, gradients)
+        self.optimizer.prepare(groups)
+        if self.optimizer.policy == "shared-step":
+            share_steps(self.optimizer, groups, not_finite)
+        self.optimizer.step_groups(groups, gradients, divisor, not_finite, self.shards)
         return norm
 
-    def _fused_step(
-        self, groups: Sequence[ParameterGroup], divisor: Tensor, not_finite: Tensor
-    ) -> None:
-        """Steps the groups merged by weight decay; ``optimizer.param_groups`` is put back."""
-        merged: dict[float, ParameterGroup] = {}
-        for group in groups:
-            target = merged.setdefault(group["weight_decay"], {**group, "params": []})
-            target["params"] += group["params"]
-        every_group = self.optimizer.param_groups
-        # torch's own hand-over to fused kernels, as torch.amp.GradScaler uses it.
-        self.optimizer.grad_scale, self.optimizer.found_inf = divisor, not_finite  # type: ignore[attr-defined]
-        self.optimizer.param_groups = list(merged.values())
-        try:
-            self.optimizer.step()
-        finally:
-            self.optimizer.param_groups = every_group
+    def _divisor(self, norm: Tensor, loss_scale: float) -> Tensor | None:
+        """Returns what gradients are divided by; ``None`` = 1, known without looking."""
+        if self.clip_norm == 0.0:
+            return None if loss_scale == 1.0 else torch.full_like(norm, loss_scale)
+        return ((norm + 1e-6) / self.clip_norm).clamp(min=1.0) * loss_scale
