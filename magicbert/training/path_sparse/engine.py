@@ -10,6 +10,7 @@ from deepspeed.runtime.engine import ZERO_OPTIMIZATION, DeepSpeedEngine
 from deepspeed.utils.timer import NoopTimer
 from torch import nn
 
+from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 from magicbert.training.path_sparse.rules import UpdateRule
