@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from magicbert.bench.accounting import Accounting
 from magicbert.bench.clock import Instant, phases
 from magicbert.bench.engine import record as records
 from magicbert.bench.engine.matches import Match, matches
@@ -77,7 +79,8 @@ def row_with(match: Match, whole: float) -> dict[str, Any]:
         for name, value in ((match.contender, whole), ("magicbert, aligned", 5.0), ("plain", 2.0))
     }
     row = row_of(match, times)
-    return {**row, "rounds": 2, "load_average": [0.1, 0.4], "seconds": 1.0}
+    counted = {"step_bytes_per_parameter": 36.01, "messages": 3}
+    return {**row, "counted": counted, "rounds": 2, "load_average": [0.1, 0.4], "seconds": 1.0}
 
 
 def test_a_cut_run_keeps_its_rows_and_other_code_does_not_take_them(tmp_path, monkeypatch):
@@ -105,6 +108,7 @@ def test_the_table_shows_the_ratios_and_the_peers_beside_them():
     (row,) = [dict(zip(HEAD, cells, strict=True)) for cells in table_rows(record)]
     assert (row["ZeRO"], row["ranks"], row["candidates"]) == ("1", "2", "4")
     assert row["step / plain"] == "1.05"
+    assert (row["bytes"], row["messages"], row["stock's bytes"]) == ("36", "3", "36")
     assert (row["stock"], row["DDP"], row["anchor [ms]"]) == ("2.50", "2.00", "5.0")
     assert "0.1 to 0.4" in markdown(record)
 
@@ -140,3 +144,34 @@ def test_the_word_after_the_verb_is_the_target():
         load_config(BenchConfig, None, {"target": "kernel"})
     with pytest.raises(UserError, match="unexpected 'engine'"):
         parse(["pretrain", "engine"])
+
+
+def test_bytes_are_counted_once_read_once_written_twice_changed():
+    a, b = torch.ones(10), torch.ones(10)
+    counts = {
+        "add": lambda: a + b, "add_": lambda: a.add_(b), "copy_": lambda: a.copy_(b),
+        "view": lambda: a.view(2, 5), "zeros_like": lambda: torch.zeros_like(a),
+        "lists": lambda: torch._foreach_mul_([a, b], 2.0),
+    }  # fmt: skip
+    found = {}
+    for name, run in counts.items():
+        with Accounting() as accounting:
+            run()
+        found[name] = accounting.bytes_touched // 40
+    assert found == {"add": 3, "add_": 3, "copy_": 2, "view": 0, "zeros_like": 1, "lists": 4}
+
+
+def test_a_fused_step_writes_gradients_back_only_when_it_scales_them():
+    parameter = torch.ones(1000, requires_grad=True)
+    parameter.grad = torch.ones(1000)
+    adamw = torch.optim.AdamW([parameter], fused=True)
+    adamw.step()
+    found = []
+    for scale in (None, torch.tensor(2.0)):
+        adamw.grad_scale, adamw.found_inf = scale, torch.tensor(0.0)  # type: ignore[attr-defined]
+        before = parameter.grad.clone()
+        with Accounting() as accounting:
+            adamw.step()
+        found.append(round(accounting.bytes_touched / 1000))
+        assert torch.equal(parameter.grad, before) == (scale is None)
+    assert found == [28, 32]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import deepspeed
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from magicbert.bench.accounting import Accounting
 from magicbert.bench.clock import Instant, phases
 from magicbert.bench.engine.tenant import (
     BenchSupernet,
@@ -80,6 +83,19 @@ class Contender:
         if self.anchor_seconds is not None:
             times["cpu"]["anchor_forward"] = 1e3 * self.anchor_seconds
         return times
+
+    def counted_step(self, batch: Tensor, path: Architecture) -> dict[str, dict[str, Any]]:
+        """Makes one step; returns by phase what it did to memory and to the wire."""
+        batch = batch.to(self.device)
+        with Accounting() as forward:
+            self.open(path)
+            loss = self.forward(batch, path)
+        with Accounting() as backward:
+            self.backward(loss)
+        with Accounting() as step:
+            self.step()
+        counted = {"forward": forward, "backward": backward, "step": step}
+        return {phase: accounting.summary() for phase, accounting in counted.items()}
 
 
 class PathSparse(Contender):

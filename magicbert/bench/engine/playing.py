@@ -15,7 +15,7 @@ from torch import Tensor
 from magicbert.bench.clock import CLOCKS, PHASES
 from magicbert.bench.engine.contenders import Aligned, Contender, PathSparse, build_peer
 from magicbert.bench.engine.matches import ALIGNED, MAGICBERT, PLAIN, Match
-from magicbert.bench.engine.tenant import VOCAB_SIZE, bench_space
+from magicbert.bench.engine.tenant import VOCAB_SIZE, PlainModel, bench_space
 from magicbert.bench.ratios import median_of, paired_ratio
 from magicbert.config.sections import EngineBenchSection
 from magicbert.space import Architecture, SearchSpace
@@ -33,16 +33,17 @@ def play(match: Match, setting: EngineBenchSection, ranks: Ranks) -> dict[str, A
     torch.manual_seed(setting.seed)
     space = bench_space(setting, match.candidates)
     contenders = build_contenders(match, setting, space, ranks)
-    own = [take_turns(contenders, setting, space, ranks, match)]
+    own = take_turns(contenders, setting, space, ranks, match)
+    counted = count(contenders[match.contender], setting, space, ranks)
     for contender in contenders.values():
         contender.close()
     times = {
-        name: average_over_ranks([part[name] for part in ranks.gather(own[0])])
-        for name in contenders
+        name: average_over_ranks([part[name] for part in ranks.gather(own)]) for name in contenders
     }
     del contenders
     gc.collect()
     return row_of(match, times) | {
+        "counted": counted,
         "rounds": num_rounds(match, setting),
         "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
         "seconds": round(time.perf_counter() - start, 1),
@@ -95,6 +96,30 @@ def take_turns(
             add_round(found[name], steps[1:])
     gc.unfreeze()
     return found
+
+
+def count(
+    contender: Contender, setting: EngineBenchSection, space: SearchSpace, ranks: Ranks
+) -> dict[str, Any]:
+    """Counts the bytes of one more step, on a path whose moments exist, as the mean over ranks.
+
+    Returns:
+        The parameters that a path trains, the bytes that the step phase touches for each of them,
+        and the messages of the whole step with the bytes that one rank puts into them.
+    """
+    feed = Feed(space, setting, ranks)
+    path = Architecture((space.layers[0][-1],) * space.num_layers)
+    phases = contender.counted_step(feed.tokens(), path)
+    parameters = sum(p.numel() for p in PlainModel(setting).parameters())
+    touched = ranks.sum([phases["step"]["bytes_touched"]])[0] / ranks.num_ranks
+    messages = [part["collectives"] for part in phases.values()]
+    sent = [part["collective_bytes"] for part in phases.values()]
+    return {
+        "parameters_of_path": parameters,
+        "step_bytes_per_parameter": round(touched / parameters, 2),
+        "messages": sum(sum(part.values()) for part in messages),
+        "message_bytes_per_parameter": round(sum(sum(p.values()) for p in sent) / parameters, 2),
+    }
 
 
 class Feed:

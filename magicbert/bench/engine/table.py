@@ -9,8 +9,8 @@ from magicbert.bench.engine.matches import ALIGNED, MAGICBERT, PLAIN, Match
 
 HEAD = (
     "ZeRO", "ranks", "candidates", "step / plain", "95%", "by the wall", "step phase",
-    "forward, backward, step [ms]", "plain [ms]", "anchor [ms]", "stock", "stock's step phase",
-    "DDP",
+    "forward, backward, step [ms]", "plain [ms]", "anchor [ms]", "bytes", "messages",
+    "stock", "stock's step phase", "stock's bytes", "DDP",
 )  # fmt: skip
 NOTHING = "-"
 
@@ -41,7 +41,7 @@ def table_row(match: Match, found: Mapping[Match, Mapping[str, Any]]) -> tuple[s
         ", ".join(f"{plain[phase]:.1f}" for phase in phases),
         f"{row['milliseconds'][ALIGNED]['cpu']['anchor_forward']:.1f}",
         peer_ratio(found, match, "stock", "whole"), peer_ratio(found, match, "stock", "step"),
-        peer_ratio(found, match, "ddp", "whole"),
+        peer_bytes(found, match, "stock"), peer_ratio(found, match, "ddp", "whole"),
     )  # fmt: skip
 
 
@@ -54,6 +54,12 @@ def peer_ratio(
     if row is None:
         return NOTHING
     return f"{row['ratio_to_plain'][peer]['cpu'][phase]['median']:.2f}"
+
+
+def peer_bytes(found: Mapping[Match, Mapping[str, Any]], match: Match, peer: str) -> str:
+    """Returns the bytes that a peer's step phase touches for each parameter of the path."""
+    row = found.get(Match(peer, match.stage, match.ranks, match.candidates))
+    return NOTHING if row is None else f"{row['counted']['step_bytes_per_parameter']:.0f}"
 
 
 def markdown(record: Mapping[str, Any]) -> str:

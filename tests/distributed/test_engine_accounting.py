@@ -1,0 +1,91 @@
+"""A step touches and sends what its path needs, whatever the number of candidates; by counting.
+
+Torch reports every operator and every collective to the counter, so the figures are exact. Stock
+DeepSpeed is the mutant: its figures grow with the candidates, and the checks must see it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ranks import run_ranks
+
+pytestmark = pytest.mark.distributed
+STAGES = (0, 1, 2)
+FLOAT = 4  # bytes
+# Of each parameter of a rank's share: norm 4, AdamW 28, scaled gradients written back 4.
+STEP_BYTES = 36.5
+# With several ranks, of each parameter: the message and what came in are copied into place.
+GATHER_BYTES = 8.5
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
+def counts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What every rank counted, from one start of the processes."""
+    folder = tmp_path_factory.mktemp("accounting")
+    return run_ranks("engine_accounting_worker:count_everything", request.param, folder)
+
+
+def own(count: dict[str, Any], stage: int, candidates: int = 4, variant: str = "") -> Any:
+    return count[f"stage {stage}, {candidates} candidates{variant}"]
+
+
+@pytest.mark.parametrize("variant", ["", ", aligned"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_twice_the_candidates_change_no_byte_and_no_message(
+    counts: list[Any], stage: int, variant: str
+) -> None:
+    for count in counts:
+        assert own(count, stage, 4, variant) == own(count, stage, 8, variant)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stock_deepspeed_touches_more_with_more_candidates(counts: list[Any], stage: int) -> None:
+    for count in counts:
+        small, large = (own(count, stage, candidates, ", stock") for candidates in (4, 8))
+        assert large["step"]["bytes_touched"] > 1.7 * small["step"]["bytes_touched"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_step_phase_touches_a_parameter_as_often_as_adamw_must(
+    counts: list[Any], stage: int
+) -> None:
+    for count in counts:
+        num_ranks = len(counts)
+        share = num_ranks if stage else 1
+        gather = GATHER_BYTES if share > 1 else 0
+        limit = (STEP_BYTES / share + gather) * count["parameters"]["4"]["path"]
+        assert own(count, stage)["step"]["bytes_touched"] <= limit
+        assert own(count, stage, 4, ", stock")["step"]["bytes_touched"] > 2 * limit
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_of_the_path_are_reduced_in_one_message(counts: list[Any], stage: int) -> None:
+    for count in counts:
+        path = count["parameters"]["4"]["path"]
+        backward = own(count, stage)["backward"]
+        assert backward["collectives"] == {"allreduce_": 1}
+        assert backward["collective_bytes"] == {"allreduce_": FLOAT * path}
+        if stage == 0:  # the mutant
+            stock = own(count, stage, 4, ", stock")["backward"]["collective_bytes"]["allreduce_"]
+            assert stock == FLOAT * count["parameters"]["4"]["supernet"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_step_takes_one_sum_for_the_norm_and_one_gather(counts: list[Any], stage: int) -> None:
+    num_ranks = len(counts)
+    for count in counts:
+        step = own(count, stage)["step"]
+        sums = {"allreduce_": 1} if stage else {}
+        gathers = {"allgather_": 1} if stage and num_ranks > 1 else {}
+        assert step["collectives"] == sums | gathers
+        assert own(count, stage)["forward"]["collectives"] == {}
+        if not gathers:
+            continue
+        share = FLOAT * count["parameters"]["4"]["path"] / num_ranks
+        # Each group is padded so that every rank's partition is of one size.
+        assert share <= step["collective_bytes"]["allgather_"] < 1.02 * share
+        stock = own(count, stage, 4, ", stock")["step"]["collective_bytes"]
+        whole = FLOAT * count["parameters"]["4"]["supernet"] / num_ranks
+        assert max(stock.values()) >= whole
