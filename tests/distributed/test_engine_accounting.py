@@ -14,10 +14,10 @@ from ranks import run_ranks
 pytestmark = pytest.mark.distributed
 STAGES = (0, 1, 2)
 FLOAT = 4  # bytes
-# Of each parameter of a rank's share: norm 4, AdamW 28, scaled gradients written back 4.
-STEP_BYTES = 36.5
+# Of each parameter of a rank's share: norm 4, AdamW 28, scaled gradients written back 4, weights 8.
+STEP_BYTES = 44.5
 # With several ranks, of each parameter: the message and what came in are copied into place.
-GATHER_BYTES = 8.5
+GATHER_BYTES = 16.5
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])

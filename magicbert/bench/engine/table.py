@@ -40,6 +40,7 @@ def table_row(match: Match, found: Mapping[Match, Mapping[str, Any]]) -> tuple[s
         ", ".join(f"{own[phase]:.1f}" for phase in phases),
         ", ".join(f"{plain[phase]:.1f}" for phase in phases),
         f"{row['milliseconds'][ALIGNED]['cpu']['anchor_forward']:.1f}",
+        f"{row['counted']['step_bytes_per_parameter']:.0f}", str(row["counted"]["messages"]),
         peer_ratio(found, match, "stock", "whole"), peer_ratio(found, match, "stock", "step"),
         peer_bytes(found, match, "stock"), peer_ratio(found, match, "ddp", "whole"),
     )  # fmt: skip
