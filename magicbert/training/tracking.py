@@ -6,13 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from magicbert.trail import Trail
+from magicbert.training.curves import Curves
 
 LOGGER = logging.getLogger("magicbert")
 SHOWN_OPERATORS = 6
@@ -34,18 +34,13 @@ class Tracker:
         self.num_steps = num_steps
         self._first_step = first_step
         self._start = time.monotonic()
-        self._board: Any = None
+        self._curves: Curves | None = None
         self._bar: Progress | None = None
 
     def __enter__(self) -> Tracker:
         if not self.trail.is_writer:
             return self
-        # Imported here: it takes a second, and other stages and ranks need none of it.
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self._board = SummaryWriter(
-            str(self.trail.folder / "tensorboard"), purge_step=self._first_step
-        )
+        self._curves = Curves(self.trail.folder / "tensorboard", self._first_step)
         if sys.stdout.isatty():
             self._bar = progress_bar()
             self._bar.start()
@@ -65,23 +60,14 @@ class Tracker:
         if self._bar is not None:
             self._bar.stop()
             redirect_console(sys.stdout)
-        if self._board is not None:
-            with suppress(OSError):
-                self._board.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Writes one line of ``metrics.jsonl`` and its numbers as curves."""
         self.trail.record(kind, step=step, **values)
-        if self._board is None:
-            return
-        try:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
-        except OSError as error:
-            # Its thread has ended; the curves of this start end here, metrics.jsonl has them all.
-            self._board = None
-            LOGGER.error("tensorboard: %s; going on without it", error.strerror or error)
+        if self._curves is not None:
+            self._curves.add(kind, step, values)
 
     def advance(self, step: int) -> None:
         """Moves the bar."""

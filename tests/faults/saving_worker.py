@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import torch.distributed as dist
 from magicbert.errors import UserError
 from magicbert.records import write_record
 from magicbert.training.checkpoints import CheckpointStore, ShardData
+from magicbert.training.checkpoints import store as store_module
 from magicbert.training.checkpoints.layout import GroupLayout, Layout
 from magicbert.training.checkpoints.manifest import shard_name
+from magicbert.training.checkpoints.retention import Retention
 from magicbert.training.checkpoints.store import STATE, STATE_SCHEMA
 from magicbert.training.path_sparse.placement import Piece
 from magicbert.training.path_sparse.state import MASTER
@@ -111,3 +114,65 @@ def load_newest(rank: int, num_ranks: int, folder: Path, arguments: Any) -> int:
     found = checkpoint.shard(rank).tensor(f"body:{MASTER}")
     expected = shard_of(checkpoint.step, rank).tensors[f"body:{MASTER}"]
     return checkpoint.step if torch.equal(found, expected) else -checkpoint.step
+
+
+def save_in_little_room(rank: int, num_ranks: int, folder: Path, arguments: Any) -> list[Any]:
+    """Saves thrice into each of some small disks: with room, with little room, with room again.
+
+    ``arguments``: ``cases``: ``[root, free bytes in the second save]``; ``num_values``;
+    ``without``: ``room check`` and ``sweep`` can be taken out. Returns per disk what went wrong in
+    each save and what stood there after it.
+    """
+    ranks = join(rank, num_ranks, folder)
+    without = arguments.get("without", [])
+    if "room check" in without:
+        store_module.shortage = lambda folder, num_bytes: None
+    if "sweep" in without:
+        Retention.sweep = lambda self: None  # type: ignore[method-assign]
+    found = []
+    for root, free in arguments["cases"]:
+        store = CheckpointStore(Path(root) / "checkpoints", ranks, 2)
+        store.open()
+        saves = []
+        for step in (2, 4, 6):
+            if ranks.is_first and step == 4:
+                fill(Path(root), free)
+            ranks.barrier()
+            saves.append(save_once(store, step, arguments["num_values"]))
+            ranks.barrier()
+            if ranks.is_first and step == 4:
+                (Path(root) / "filler").unlink()
+            ranks.barrier()
+        found.append(saves)
+    return found
+
+
+def save_once(store: CheckpointStore, step: int, num_values: int = NUM_VALUES) -> Any:
+    """Saves; returns what went wrong, the names that stand there then, and the seconds."""
+    start = time.monotonic()
+    problem = ""
+    try:
+        store.save(step, {"step": step}, shard_of(step, store.ranks.rank, num_values))
+    except UserError as error:
+        problem = str(error)
+    seconds = time.monotonic() - start
+    store.ranks.barrier()
+    return [problem, sorted(path.name for path in store.root.iterdir()), seconds]
+
+
+def fill(folder: Path, free: int) -> None:
+    """Leaves some free bytes on a disk."""
+    status = os.statvfs(folder)
+    with (folder / "filler").open("wb") as stream:
+        stream.write(bytes(max(status.f_bavail * status.f_frsize - free, 0)))
+
+
+def save_with_errors(rank: int, num_ranks: int, folder: Path, arguments: Any) -> list[Any]:
+    """Saves steps 1, 2, ... while faults come from outside; returns what came of each."""
+    ranks = join(rank, num_ranks, folder)
+    if arguments.get("mutant") == "no wait":
+        forget_to_wait()
+    store = CheckpointStore(Path(arguments["root"]), ranks, 3)
+    store.open()
+    steps = range(1, arguments["num_steps"] + 1)
+    return [save_once(store, step) for step in steps]
