@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from forked_ranks import rank_server
-from matrix import Check, Finding, mutant, row
+from matrix import Check, Finding, mutant, peer, row
 from resuming_worker import NUM_SAMPLES, ROWS_PER_STEP, STEPS, first_difference, oracle
 
 TOLERANCE = 1e-5
@@ -59,6 +59,35 @@ mutant("A8", "files are not compared with the manifest")(without(lose_files, "ve
 mutant("A8", "begins anew where no checkpoint verifies")(
     without(lose_files, "refusal to begin anew")
 )
+
+
+@peer("A8", "raw DeepSpeed")
+def deepspeed_loses_files(folder: Path) -> str:
+    """Counts what ZeRO-1 does without one of its files."""
+    return told(ask_peer("deepspeed_loses_files", 1, folder)[0])
+
+
+@peer("A8", "HF Trainer")
+def trainer_loses_files(folder: Path) -> str:
+    """Counts what the Trainer does without one of its files."""
+    return told(ask_peer("trainer_loses_files", 1, folder)[0])
+
+
+def ask_peer(target: str, num_ranks: int, folder: Path, arguments: Any = None) -> list[Any]:
+    """Calls a function of the peers on some ranks."""
+    trial = rank_server().start(f"resuming_peers:{target}", num_ranks, folder, arguments)
+    return trial.results(timeout=300)
+
+
+def told(cases: list[Any]) -> str:
+    """Names the files whose loss nobody hears of."""
+    silent = [f"{outcome} without {name}" for name, outcome in cases if is_silent(outcome)]
+    return f"{len(silent)} of {len(cases)} losses silent ({', '.join(silent)})"
+
+
+def is_silent(outcome: str) -> bool:
+    """Whether a run went on, and to something else."""
+    return outcome in ("began anew", "another result")
 
 
 # --- B1 ---------------------------------------------------------------------------------------
@@ -127,6 +156,13 @@ row(
 )(stop_everywhere)
 mutant("B1", "dropout from the global generator")(without(stop_once, "keyed dropout"))
 mutant("B1", "moments are not restored")(without(stop_once, "moments"))
+
+
+@peer("B1", "raw DeepSpeed")
+def deepspeed_goes_on(folder: Path) -> str:
+    """Stops raw DeepSpeed with dropout, whose checkpoints hold no random state."""
+    found = ask_peer("deepspeed_goes_on", 1, folder, "compare")[0]
+    return f"with dropout, stopped once: {found}"
 
 
 # --- B2 ---------------------------------------------------------------------------------------
@@ -220,6 +256,13 @@ row(
 )(change_ranks)
 mutant("B3", "a rank takes the shard of its number")(without(change_ranks, "cutting anew"))
 mutant("B3", "moments are lost in cutting anew")(without(change_ranks, "moments"))
+
+
+@peer("B3", "raw DeepSpeed")
+def deepspeed_changes_ranks(folder: Path) -> str:
+    """Goes on with one rank where two have saved."""
+    ask_peer("deepspeed_goes_on", 2, folder)
+    return "2-1 ranks: " + str(ask_peer("deepspeed_goes_on", 1, folder)[0])
 
 
 # --- B4 ---------------------------------------------------------------------------------------
