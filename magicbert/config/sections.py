@@ -275,6 +275,27 @@ class TrainingSection:
     max_minutes: float = option(
         0.0, "stop with a checkpoint after so many minutes; 0 = no limit", within="[0, 1e7]"
     )
+    max_skips_in_a_row: int = option(
+        20, "stop after so many steps in a row without a finite gradient", within="[1, 1e6]"
+    )
+    max_skips_per_1000: int = option(
+        100,
+        "stop after so many of the last 1000 steps without a finite gradient",
+        within="[1, 1000]",
+    )
+    on_spike: Literal["log", "skip", "stop"] = option(
+        "log", "what to do with a step whose loss is a spike; 'skip' costs one small all-reduce"
+    )
+    spike_factor: float = option(
+        20.0,
+        "a spike is above the median of recent losses by so many median deviations",
+        within="[1, 1e6]",
+    )
+    check_replicas_every: int = option(
+        1000,
+        "steps between two comparisons of all ranks' weights (stages 0 to 2); 0 = never",
+        within="[0, 1e9]",
+    )
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""

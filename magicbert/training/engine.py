@@ -99,11 +99,6 @@ class TrainingEngine:
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(float("nan") if norm is None else norm)
 
-    def num_skipped_steps(self) -> float:
-        """Returns how many steps were skipped for a gradient that was not finite (waits)."""
-        skipped = self.engine.optimizer.update.num_skipped
-        return 0.0 if skipped is None else float(skipped)
-
     @property
     def is_replicated(self) -> bool:
         """Whether every rank holds the whole optimizer state (stage 0)."""

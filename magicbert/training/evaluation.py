@@ -10,11 +10,18 @@ from magicbert.space.randomness import keyed_generator
 from magicbert.supernet.objective import Objective
 from magicbert.supernet.scoring import Score, score
 from magicbert.supernet.supernet import Supernet
+from magicbert.training.interruption import Interruption
 from magicbert.training.ranks import Ranks
+
+
+class EvaluationStopped(Exception):  # noqa: N818  (no error: the run was told to stop)
+    """Some rank was told to stop; raised on all ranks at the same path."""
 
 
 class Evaluator:
     """Scores paths on fixed batches; the result is the same on every rank.
+
+    With an `interruption`, a signal on any rank ends a long evaluation after the current path.
 
     Args:
         supernet: with the weights of the moment.
@@ -30,13 +37,19 @@ class Evaluator:
         self.objective = objective
         self.batches = batches[ranks.rank :: ranks.num_ranks]
         self.ranks = ranks
+        self.interruption: Interruption | None = None
 
     def score(self, architecture: Architecture) -> Score:
         """Returns the sums over all ranks' batches."""
         own = score(self.supernet, self.objective, self.batches, architecture)
-        sums = self.ranks.exchange(
-            "evaluation", [own.loss_sum, own.correct, own.count], {"path": architecture}
+        is_interrupted = self.interruption is not None and self.interruption.is_requested
+        *sums, interrupted = self.ranks.exchange(
+            "evaluation",
+            [own.loss_sum, own.correct, own.count, is_interrupted],
+            {"path": architecture},
         )
+        if interrupted:
+            raise EvaluationStopped
         return Score(sums[0], int(sums[1]), int(sums[2]))
 
     def mean(self, architectures: Sequence[Architecture]) -> Score:

@@ -15,22 +15,24 @@ from magicbert.data.loader import Prefetcher
 from magicbert.faults import fault
 from magicbert.space import Architecture
 from magicbert.supernet.scoring import Score
+from magicbert.trail import read_metrics
 from magicbert.training.control import Deadline, Notice, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.evaluation import Evaluator, evaluation_paths
+from magicbert.training.evaluation import EvaluationStopped, Evaluator, evaluation_paths
 from magicbert.training.heartbeat import PULSE
 from magicbert.training.interruption import Interruption
+from magicbert.training.judging import StepJudge
 from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.position import TrainState
-from magicbert.training.ranks import AgreedError, Ranks
+from magicbert.training.ranks import AgreedError, DisagreementError, Ranks
 from magicbert.training.resuming import Resumer
 from magicbert.training.samples import DatedSource, StepData
 from magicbert.training.schedule import learning_rate
 from magicbert.training.tracking import Tracker, short_path
+from magicbert.training.weight_checks import check_replicas
 
-FEW_STEPS = 10
 MOST_FAILED_SAVES = 3
 
 
@@ -69,44 +71,86 @@ class TrainingLoop:
             supernet.space, self.training.num_eval_paths, self.training.seed
         )
         self.failed_saves, self.saved_step = 0, 0
-        self.num_skipped = 0.0
 
     def run(self, state: TrainState, tracker: Tracker, interruption: Interruption) -> Outcome:
         """Trains from ``state`` to the last step, or until it is told to stop."""
-        self.tracker, self.saved_step, first_step = tracker, state.step, state.step
-        deadline = Deadline(self.training.max_minutes)
-        valid = None
-        with self.batches(state.step) as batches:
-            while state.step < self.training.num_steps:
-                PULSE.enter("step" if state.step > first_step else "start", state.step)
-                fault("loop.step", step=state.step)
-                data = next(batches)
-                path = self.parts.sampler.next(state.step, state.path)
-                agreement = agree(
-                    self.ranks,
-                    state.step,
-                    (path, self.anchor),
-                    self.parts.objective,
-                    data,
-                    Notice(interruption.is_requested, deadline.is_over and state.step > first_step),
-                    self.run_facts,
-                )
-                if agreement.is_interrupted:
-                    interruption.agreed()
-                if agreement.ending is not None:
-                    self.save(state, is_needed=True)
-                    return Outcome(agreement.ending, state, None)
-                norm = self.train_step(path, data, agreement)
-                state = state.after(path, agreement.num_positions)
-                self.update_anchor(state)
-                valid = None
-                if self.is_due(state.step, self.training.log_every):
-                    self.report(state, norm)
-                if self.is_due(state.step, self.training.evaluate_every):
-                    valid = self.evaluate(state)
-                if self.is_due(state.step, self.training.checkpoint_every):
-                    self.save(state, is_needed=state.step == self.training.num_steps)
-        return Outcome("finished", state, valid or self.evaluate(state))
+        self.tracker, self.saved_step, self.first_step = tracker, state.step, state.step
+        self.state, self.interruption = state, interruption
+        self.evaluator.interruption = interruption
+        self.judge = StepJudge(self.engine, self.ranks, self.training, self.seed_dropout, tracker)
+        self.deadline = Deadline(self.training.max_minutes)
+        try:
+            with self.batches(state.step) as batches:
+                return self.make_steps(batches)
+        except EvaluationStopped:
+            interruption.agreed()
+            self.save(self.state, is_needed=True)
+            return Outcome("interrupted", self.state, None)
+
+    def make_steps(self, batches: Iterator[StepData]) -> Outcome:
+        """Makes one step after another; `state` is where the run stands."""
+        valid = self.evaluate(self.state) if self.owes_evaluation() else None
+        while self.state.step < self.training.num_steps:
+            step = self.state.step
+            PULSE.enter("step" if step > self.first_step else "start", step)
+            fault("loop.step", step=step)
+            data, path = self.read(batches), self.parts.sampler.next(step, self.state.path)
+            agreement = self.agree(path, data)
+            if agreement.ending is not None:
+                self.save(self.state, is_needed=True)
+                return Outcome(agreement.ending, self.state, None)
+            norm = self.train_step(path, data, agreement)
+            self.state = state = self.state.after(path, agreement.num_positions)
+            self.update_anchor(state)
+            self.check_replicas(state.step)
+            valid = None
+            if self.is_due(state.step, self.training.log_every):
+                self.report(state, norm)
+            if self.is_due(state.step, self.training.evaluate_every):
+                valid = self.evaluate(state)
+            if self.is_due(state.step, self.training.checkpoint_every):
+                self.save(state, is_needed=state.step == self.training.num_steps)
+        return Outcome("finished", self.state, valid or self.evaluate(self.state))
+
+    def agree(self, path: Architecture, data: StepData) -> StepAgreement:
+        """Exchanges the step's message and judges the step that it brings news of."""
+        is_over = self.deadline.is_over and self.state.step > self.first_step
+        notice = Notice(self.interruption.is_requested, is_over, *self.judge.take())
+        agreement = agree(
+            self.ranks, self.state.step, (path, self.anchor), self.parts.objective, data, notice,
+            self.run_facts,
+        )  # fmt: skip
+        if agreement.is_interrupted:
+            self.interruption.agreed()
+        self.judge.judge(agreement.late_loss, agreement.is_skipped)
+        return agreement
+
+    def read(self, batches: Iterator[StepData]) -> StepData:
+        """Returns the next step's data; waiting for it is this rank's own time."""
+        with self.own_time():
+            return next(batches)
+
+    def owes_evaluation(self) -> bool:
+        """Whether the last start was stopped in an evaluation, before its result was written."""
+        step = self.state.step
+        if not step or step % self.training.evaluate_every or step == self.training.num_steps:
+            return False
+        rows = read_metrics(self.tracker.trail.folder) if self.ranks.is_first else []
+        is_there = any(row.get("kind") == "valid" and row.get("step") == step for row in rows)
+        return not self.ranks.from_first(int(is_there))
+
+    def check_replicas(self, step: int) -> None:
+        """Compares the weights of all ranks, where all hold the same."""
+        every = self.training.check_replicas_every
+        if (
+            every
+            and step % every == 0
+            and self.training.zero_stage < 3
+            and self.ranks.num_ranks > 1
+        ):
+            with self.not_training():
+                module, optimizer = self.engine.module, self.engine.optimizer
+                check_replicas(module, optimizer, self.ranks, step)
 
     @contextmanager
     def batches(self, first_step: int) -> Iterator[Iterator[StepData]]:
@@ -130,17 +174,22 @@ class TrainingLoop:
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
         plan = StepPlan(step, path, self.anchor, agreement.count, agreement.num_positions)
         self.engine.begin_step(path, rate)
-        last = len(micro_batches) - 1
+        last, total = len(micro_batches) - 1, None
         for number, batch in enumerate(micro_batches):
             self.seed_dropout(step, number)
-            fault("loop.forward", step=step)
-            on_device = batch.to(self.engine.device)
-            loss, task, aligned = self.engine.forward(on_device, plan, is_last=number == last)
-            self.engine.backward(loss)
+            with self.own_time():
+                fault("loop.forward", step=step)
+                on_device = batch.to(self.engine.device)
+                loss, task, aligned = self.engine.forward(on_device, plan, is_last=number == last)
+            total = task if total is None else total + task
+            self.engine.backward(self.judge.shield(loss, total) if number == last else loss)
             self.meter.add(task, aligned)
         self.meter.end_step(agreement.num_positions)
         fault("loop.optimizer", step=step)
-        return self.engine.step()
+        norm = self.engine.step()
+        assert total is not None
+        self.judge.put(plan, data, total, norm)
+        return norm
 
     def seed_dropout(self, step: int, number: int) -> None:
         """Makes dropout a function of (seed, step, global micro-batch): no state to resume."""
@@ -167,7 +216,6 @@ class TrainingLoop:
 
     def report(self, state: TrainState, norm: Tensor) -> None:
         """Reads the window's sums (the one wait for the device) and writes them."""
-        window = self.meter.num_steps
         loss, aligned, speed = self.meter.read()
         values = {
             "loss": finite(loss),
@@ -183,28 +231,8 @@ class TrainingLoop:
         self.tracker.record("train", state.step, values)
         text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {short_path(str(state.path))}"
         self.tracker.show(state.step, text)
-        self.check_skipped(state.step, window)
-
-    def check_skipped(self, step: int, window: int) -> None:
-        """Warns of steps whose gradient was not finite; stops when there are only such.
-
-        Raises:
-            AgreedError: no step of the window was applied.
-        """
-        total = self.engine.num_skipped_steps()
-        skipped, self.num_skipped = total - self.num_skipped, total
-        if not skipped:
-            return
-        self.tracker.say(
-            f"step {step}: {skipped:.0f} of the last {window} steps were skipped, "
-            "their gradient was not finite"
-        )
-        if skipped >= window >= FEW_STEPS:
-            raise AgreedError(
-                f"training has diverged: none of the last {window} steps before step {step} had a "
-                "finite gradient. Lower optimizer.learning_rate or lengthen warmup_steps; "
-                "earlier checkpoints are kept."
-            )
+        if self.meter.straggler is not None:
+            self.tracker.say(f"step {state.step}: {self.meter.straggler}")
 
     def evaluate(self, state: TrainState) -> Score:
         """Scores the fixed paths, and the anchor, on the held-out split."""
@@ -233,14 +261,24 @@ class TrainingLoop:
             return
         with self.not_training(), PULSE.during("save"):
             fault("loop.save", step=state.step)
+            self.judge.check_masters(state.step)
             try:
                 self.resumer.save(state)
                 self.failed_saves, self.saved_step = 0, state.step
+            except DisagreementError:
+                raise
             except AgreedError as error:
                 self.failed_saves += 1
                 if is_needed or self.failed_saves >= MOST_FAILED_SAVES:
                     raise
                 self.tracker.say(f"step {state.step}: {error}; training goes on")
+
+    @contextmanager
+    def own_time(self) -> Iterator[None]:
+        """Counts the time of the block as this rank's own: it waits for no other rank in it."""
+        start = time.monotonic()
+        yield
+        self.meter.add_own(time.monotonic() - start)
 
     @contextmanager
     def not_training(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from magicbert.training.ranks import Ranks
+from magicbert.training.stragglers import straggler
 
 
 class Meter:
@@ -22,6 +23,8 @@ class Meter:
         self.ranks = ranks
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)
         self.num_steps = 0
+        self.own_seconds = 0.0
+        self.straggler: str | None = None
         self.num_tokens = 0
         self._start = time.monotonic()
         self._paused = 0.0
@@ -29,6 +32,10 @@ class Meter:
     def add(self, task: Tensor, alignment: Tensor) -> None:
         """Adds the shares of one micro-batch; nothing waits for the device."""
         self.sums += torch.stack([task, alignment]).double()
+
+    def add_own(self, seconds: float) -> None:
+        """Adds time that this rank has worked on its own, waiting for nobody."""
+        self.own_seconds += seconds
 
     def end_step(self, num_tokens: int) -> None:
         """Counts one step and its tokens over all ranks."""
@@ -41,10 +48,13 @@ class Meter:
 
     def read(self) -> tuple[float, float, float]:
         """Returns mean task loss, mean alignment loss and tokens per second; starts anew."""
-        task, alignment = self.ranks.sum_floats(self.sums.tolist(), "training window")
+        values = [*self.sums.tolist(), self.own_seconds]
+        shares = self.ranks.gather_floats(values, "training window")
+        task, alignment = (sum(share[i] for share in shares) for i in range(2))
         seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
         result = (task / self.num_steps, alignment / self.num_steps, self.num_tokens / seconds)
+        self.straggler = straggler([share[2] for share in shares], seconds)
         self.sums.zero_()
-        self.num_steps, self.num_tokens = 0, 0
+        self.num_steps, self.num_tokens, self.own_seconds = 0, 0, 0.0
         self._start, self._paused = time.monotonic(), 0.0
         return result

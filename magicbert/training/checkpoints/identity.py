@@ -23,6 +23,8 @@ HARMLESS = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.max_minutes",
+    "training.max_skips_",
+    "training.check_replicas_every",
 )
 SHOWN_LENGTH = 60
 
