@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,7 @@ def describe(
         for rank, names in enumerate(wrong)
         if names
     ]
+    lines = lines or outvoted(views)
     if not lines:
         lines = [
             f"  rank {rank}: checksum {view[name]:013x} of {name}"
@@ -77,6 +78,19 @@ def describe(
             *lines,
         ]
     )
+
+
+def outvoted(views: Sequence[dict[str, int]]) -> list[str]:
+    """Names the ranks that differ from what more than half of all ranks hold."""
+    for view in views:
+        others = [rank for rank, other in enumerate(views) if other != view]
+        if 2 * len(others) < len(views):
+            return [
+                f"  rank {rank}: {', '.join([n for n in view if views[rank][n] != view[n]][:4])} "
+                f"is not what {len(views) - len(others)} other ranks hold"
+                for rank in others
+            ]
+    return []
 
 
 def not_like_masters(module: nn.Module, optimizer: Any, names: set[str]) -> list[str]:

@@ -187,7 +187,7 @@ class RankServer:
 @cache
 def rank_server() -> RankServer:
     """Returns the one server that all rows of this process share; it ends with the process."""
-    server = RankServer("loop_worker", "saving_worker", "training_worker")
+    server = RankServer("loop_worker", "saving_worker", "training_worker", "toy_rank")
     atexit.register(server.close)
     return server
 

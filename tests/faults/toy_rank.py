@@ -42,6 +42,13 @@ def configuration(changes: dict[str, dict[str, Any]]) -> PretrainConfig:
     return from_tree(PretrainConfig, tree, "toy")
 
 
+class AnyPrecision(ToySupernet):
+    """The toy in the precision of its weights."""
+
+    def enter(self, batch: ToyBatch) -> tuple[torch.Tensor, Any]:
+        return self.embed(batch.inputs.to(self.embed.weight.dtype)), None
+
+
 class NamedBatch(ToyBatch):
     """A batch that knows its rows."""
 
@@ -82,7 +89,7 @@ def run(rank: int, num_ranks: int, folder: Path, settings: dict[str, Any]) -> No
     def train_here() -> None:
         ranks = join_process_group(config.launch)
         torch.manual_seed(1)
-        supernet = ToySupernet(toy_space())
+        supernet = AnyPrecision(toy_space())
         sampler = build_sampler(config.sampling, supernet.space, config.training.seed)
         parts = Parts(ToyObjective(), NamedSource(ROWS, MICRO_BATCHES), sampler, None)
         own_config = config
