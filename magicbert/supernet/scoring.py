@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from magicbert.errors import UserError
 from magicbert.space import Architecture
@@ -52,10 +51,15 @@ class Score:
 
 
 @contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Runs the block in eval mode without gradients; every submodule's own mode comes back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+def evaluation_mode(supernet: Supernet, architecture: Architecture) -> Iterator[None]:
+    """Runs the block in eval mode without gradients; every module's own mode comes back.
+
+    Only what the path runs is switched: a walk over every operator of a large space would cost
+    as much as the forward it is for.
+    """
+    modes = [(part, part.training) for part in supernet.path_modules(architecture)]
+    for part, _ in modes:
+        part.training = False
     try:
         with torch.no_grad():
             yield
@@ -81,7 +85,7 @@ def score(
     device = next(supernet.parameters()).device
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     count = 0
-    with evaluation_mode(supernet):
+    with evaluation_mode(supernet, architecture):
         for batch in batches:
             result = objective(supernet, batch.to(device), architecture)
             sums += torch.stack([result.loss_sum.double(), result.metrics["correct"].double()])

@@ -85,6 +85,15 @@ class Supernet(nn.Module):
                 kept.append(hidden)
         return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
 
+    def path_modules(self, architecture: Architecture) -> Iterator[nn.Module]:
+        """Yields every module that a path runs: the supernet, what is shared, its operators."""
+        yield self
+        for name, child in self.named_children():
+            if name != "layers":
+                yield from child.modules()
+        for index, name in enumerate(architecture):
+            yield from self.operator(index, name).modules()
+
     def operator_parameters(self, layer: int, name: str) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields the named parameters that only this candidate owns."""
         prefix = f"layers.{layer}.{name}."

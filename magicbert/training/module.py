@@ -74,7 +74,7 @@ class TrainingModule(nn.Module):
             loss = self.objective(self.supernet, batch, plan.architecture)
             task = loss.loss_sum / max(plan.count, 1)
             return task, task.detach(), torch.zeros_like(task)
-        with evaluation_mode(self.supernet):
+        with evaluation_mode(self.supernet, plan.anchor):
             anchors = self.supernet(batch, plan.anchor, self.block_ends).block_outputs
         loss = self.objective(self.supernet, batch, plan.architecture, self.block_ends)
         task = loss.loss_sum / max(plan.count, 1)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from magicbert.bench.engine.contenders import Aligned, Contender, PathSparse, build_peer
+from magicbert.bench.engine.contenders import (
+    OPTIMIZER,
+    Aligned,
+    Contender,
+    PathSparse,
+    build_peer,
+)
 from magicbert.bench.engine.tenant import VOCAB_SIZE, BenchSupernet, bench_space
 from magicbert.config.sections import EngineBenchSection
 from magicbert.space import Architecture
@@ -16,6 +23,9 @@ from magicbert.training.environment import join_process_group
 SETTING = EngineBenchSection(num_layers=4, hidden_size=32, rows=2, length=8)
 CANDIDATES = (4, 8)
 STAGES = (0, 1, 2)
+
+# The norm is taken and found small: what most steps of a run do.
+UNCLIPPED = dataclasses.replace(OPTIMIZER, clip_norm=1e6)
 
 
 def path_of(operator: str) -> Architecture:
@@ -54,6 +64,10 @@ def count_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) ->
             aligned = Aligned(own, path_of("op2"))
             found[f"{key}, aligned"] = count_step(aligned)
             own.close()
+            if candidates == CANDIDATES[0]:
+                unclipped = PathSparse(SETTING, candidates, stage, num_ranks, UNCLIPPED)
+                found[f"{key}, unclipped"] = count_step(unclipped)
+                unclipped.close()
             stock = build_peer("stock", SETTING, candidates, stage, torch.device("cpu"))
             found[f"{key}, stock"] = count_step(stock)
             stock.close()

@@ -60,8 +60,9 @@ def test_modes_come_back_after_an_error():
     supernet = toy().train()
 
     def fail() -> None:
-        with evaluation_mode(supernet):
+        with evaluation_mode(supernet, PATH):
             assert not supernet.training
+            assert not any(part.training for part in supernet.path_modules(PATH))
             assert not torch.is_grad_enabled()
             raise ValueError
 
@@ -69,6 +70,15 @@ def test_modes_come_back_after_an_error():
         fail()
     assert supernet.training
     assert torch.is_grad_enabled()
+
+
+def test_evaluation_mode_reaches_all_that_a_path_runs():
+    supernet, ran = toy().train(), set()
+    for part in supernet.modules():
+        part.register_forward_hook(lambda module, *_: ran.add(module))
+    score(supernet, ToyObjective(), ToySource(rows=8).dev_batches(1), PATH)
+    assert ran - {supernet} <= set(supernet.path_modules(PATH))
+    assert len(ran) > len(PATH.operators)
 
 
 def test_nothing_to_predict_and_a_path_of_another_space_are_refused():

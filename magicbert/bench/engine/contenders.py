@@ -106,12 +106,18 @@ class PathSparse(Contender):
         num_candidates: operators per layer.
         stage: ZeRO stage.
         num_ranks: ranks of the process group, which stands.
+        optimizer: AdamW's settings.
     """
 
     is_lazy = True
 
     def __init__(
-        self, setting: EngineBenchSection, num_candidates: int, stage: int, num_ranks: int
+        self,
+        setting: EngineBenchSection,
+        num_candidates: int,
+        stage: int,
+        num_ranks: int,
+        optimizer: OptimizerSection = OPTIMIZER,
     ) -> None:
         supernet = BenchSupernet(bench_space(setting, num_candidates), setting.hidden_size)
         module = TrainingModule(supernet, TokenObjective(), AlignmentSection())
@@ -121,7 +127,7 @@ class PathSparse(Contender):
             precision="fp32",
             zero_stage=stage,  # type: ignore[arg-type]
         )
-        self.engine = TrainingEngine(module, training, OPTIMIZER, num_ranks=num_ranks)
+        self.engine = TrainingEngine(module, training, optimizer, num_ranks=num_ranks)
         self.device = self.engine.device
         self.num_terms = setting.rows * setting.length * num_ranks
 

@@ -33,6 +33,10 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
     def clip_fp32_gradients(self) -> None:
         """Does nothing: the optimizers clip within their step, in every precision."""
 
+    def zero_grad(self) -> None:
+        """Drops the gradients of the path; stock walks over every parameter at stage 0."""
+        self.optimizer.zero_grad()
+
     def save_checkpoint(self, *_: Any, **__: Any) -> None:
         """Refuses: DeepSpeed's checkpoints are pickles; see `magicbert.training.checkpoints`."""
         raise UserError(NO_PICKLES)
