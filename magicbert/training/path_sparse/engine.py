@@ -30,10 +30,6 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
         """Names the path of the coming step; every rank must name the same."""
         self.optimizer.begin_step(architecture)
 
-    def zero_grad(self) -> None:
-        """Drops the path's gradients; DeepSpeed would walk over every parameter of the model."""
-        self.optimizer.zero_grad()
-
     def clip_fp32_gradients(self) -> None:
         """Does nothing: the optimizers clip within their step, in every precision."""
 
