@@ -140,7 +140,7 @@ def fuzz(folder: Path, num_files: int) -> Finding:
     wrong = num_files - tracebacks - outcomes["used"] - outcomes["refused"]
     figure = (
         f"{num_files} files of 9 tasks ({outcomes['used']} read, {outcomes['refused']} refused "
-        f"with line and field): {tracebacks} tracebacks, {wrong} with rows lost or changed in silence"
+        f"with line and field): {tracebacks} tracebacks, {wrong} lose or change rows in silence"
     )
     bad = [text for name, text in examples.items() if name not in ("used", "refused")]
     is_fine = not bad and outcomes["used"] > 0
