@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from magicbert.bert.exported import MANIFEST, SCHEMA
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP, MagicBertConfig
 from magicbert.errors import UserError
 from magicbert.records import file_digest, read_record
@@ -21,7 +22,6 @@ MAX_JSON_BYTES = 64 << 20  # a tokenizer.json of 250,000 tokens has 17 MB
 MAX_LAYERS = 1000
 # A tensor that is not in the files may hold so many numbers: 256 MiB of fp32.
 MAX_NEW_NUMBERS = 1 << 26
-EXPORT_MANIFEST, EXPORT_SCHEMA = "manifest.json", "magicbert/export/1"
 # What a result depends on; model cards, manifests and code are left out.
 IDENTITY_FILES = (
     "config.json", "*.safetensors", "tokenizer*.json", "special_tokens_map.json", "vocab.*",
@@ -150,13 +150,13 @@ def check_layers(folder: Path, key: str, count: int) -> None:
 
 def check_export(folder: Path) -> None:
     """Raises `UserError` if the files of an exported model are not those of its manifest."""
-    if not (folder / EXPORT_MANIFEST).is_file():
+    if not (folder / MANIFEST).is_file():
         return
-    known = read_record(folder / EXPORT_MANIFEST, EXPORT_SCHEMA)["files"]
+    known = read_record(folder / MANIFEST, SCHEMA)["files"]
     files = {path for pattern in IDENTITY_FILES for path in folder.glob(pattern)}
     for path in sorted(files):
         if known.get(path.name) != file_digest(path):
             raise UserError(f"{path}: damaged or changed since it was exported; export it again")
     for name in known:
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: missing; export the model again")
+        if Path(name).name != name or not (folder / name).is_file():
+            raise UserError(f"{folder}: {name[:200]!r} is missing; export the model again")
