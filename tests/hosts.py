@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 PROGRAM_TIMEOUT = 20
 # Both ends have one name, as the interfaces of a cluster do; each stands in a namespace of its own.
@@ -68,22 +70,64 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
     Raises:
         OSError: this machine does not let us make them.
     """
+    with namespaces() as (first, second):
+        peer = ("peer", "name", WIRE, "netns", second.namespace)
+        ip("-n", first.namespace, "link", "add", WIRE, "type", "veth", *peer)
+        set_up(first)
+        set_up(second)
+        yield first, second
+
+
+@contextmanager
+def distant_hosts(delay: float, loss: float) -> Iterator[tuple[Host, Host, list[int]]]:
+    """Gives two hosts whose wire is late and loses packets.
+
+    Args:
+        delay: seconds, each way.
+        loss: share of the packets.
+
+    Yields the hosts and a list that holds the number of lost packets in the end.
+    """
+    lost: list[int] = []
+    with namespaces() as (first, second):
+        words = (first.namespace, second.namespace, WIRE, str(delay), str(loss))
+        script = Path(__file__).with_name("bad_wire.py")
+        wire = subprocess.Popen(
+            [sys.executable, str(script), *words], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert wire.stdout is not None
+            if wire.stdout.readline() != "ready\n":
+                raise OSError("no TUN devices")
+            set_up(first)
+            set_up(second)
+            yield first, second, lost
+        finally:
+            wire.terminate()
+            output, _ = wire.communicate(timeout=PROGRAM_TIMEOUT)
+            lost += [int(number) for number in output.split()]
+
+
+@contextmanager
+def namespaces() -> Iterator[tuple[Host, Host]]:
+    """Gives two hosts without a wire; whatever runs on them ends with them."""
     token = uuid.uuid4().hex[:8]
     first = Host(f"magicbert-{token}-a", "10.213.77.1")
     second = Host(f"magicbert-{token}-b", "10.213.77.2")
     try:
         for host in (first, second):
             ip("netns", "add", host.namespace)
-        peer = ("peer", "name", WIRE, "netns", second.namespace)
-        ip("-n", first.namespace, "link", "add", WIRE, "type", "veth", *peer)
-        for host in (first, second):
-            ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", WIRE)
-            ip("-n", host.namespace, "link", "set", "lo", "up")
-            host.set_link("up")
         yield first, second
     finally:
         remove(first)
         remove(second)
+
+
+def set_up(host: Host) -> None:
+    """Gives a host its addresses."""
+    ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", WIRE)
+    ip("-n", host.namespace, "link", "set", "lo", "up")
+    host.set_link("up")
 
 
 def remove(host: Host) -> None:

@@ -22,6 +22,7 @@ BEATS_PER_LIMIT, SLOWEST_BEAT, FASTEST_BEAT = 10, 5.0, 0.25
 SILENT_BEATS = 4
 # Between asking a stuck process for its stacks and ending it.
 SECONDS_FOR_STACKS = 0.5
+ALL_ALIVE = "every other rank is alive and as far; is the network between the hosts whole?"
 
 
 OPTIONS = {
@@ -122,7 +123,7 @@ class Watchdog:
         return (
             f"rank {self.rank}: phase {PULSE.phase} at step {PULSE.step} has taken more than "
             f"launch.{OPTIONS[PULSE.phase]} = {limit / 60:.3g}: "
-            f"{causes or 'every other rank is alive and as far'}. Stacks: {self.stacks_path}"
+            f"{causes or ALL_ALIVE}. Stacks: {self.stacks_path}"
         )
 
 
