@@ -20,6 +20,7 @@ from magicbert.faults import fault
 from magicbert.training.heartbeat import PULSE
 from magicbert.training.operator_build import build_comm_operator
 from magicbert.training.ranks import Ranks
+from magicbert.training.rendezvous import meet_on_loopback
 from magicbert.training.watchdog import phase_limits
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -124,9 +125,11 @@ def join_process_group(launch: LaunchSection | None = None) -> Ranks:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
 
+    backend = device.communication_backend_name()
+    meet_on_loopback(backend, timeout)
     # DeepSpeed prints, from every rank, that its operator is there.
     with redirect_stdout(StringIO()):
-        deepspeed.init_distributed(device.communication_backend_name(), timeout=timeout)
+        deepspeed.init_distributed(backend, timeout=timeout)
     ranks = Ranks.of_process_group()
     PULSE.enter("start")
     return ranks

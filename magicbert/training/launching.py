@@ -91,8 +91,14 @@ def run_as_rank(
         check_machine(config.training)
         check(num_ranks)
         prepare_operators()
-        set_threads(config.launch, int(os.environ.get("LOCAL_SIZE", num_ranks)))
+        set_threads(config.launch, ranks_on_this_host(num_ranks))
         train()
+
+
+def ranks_on_this_host(num_ranks: int) -> int:
+    """Returns what the launcher says of it: deepspeed by one variable, torchrun by another."""
+    told = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE")
+    return int(told or num_ranks)
 
 
 def set_threads(launch: LaunchSection, ranks_on_host: int) -> None:

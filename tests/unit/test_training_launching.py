@@ -16,7 +16,7 @@ import pytest
 
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
-from magicbert.training import environment, operator_build, versions
+from magicbert.training import environment, launching, operator_build, rendezvous, versions
 from magicbert.training.launching import host_command, hostfile_command, threads_per_rank
 
 
@@ -111,3 +111,20 @@ def test_one_process_at_a_time_even_after_a_kill(tmp_path: Path) -> None:
     holder.wait()
     with operator_build.exclusive(path):
         pass
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with rendezvous.listening_socket("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"launch\.master_port: .*127\.0\.0\.1:{port}"):
+            rendezvous.listening_socket("127.0.0.1", port)
+
+
+def test_ranks_on_a_host_are_what_the_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert launching.ranks_on_this_host(16) == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert launching.ranks_on_this_host(16) == 8
+    monkeypatch.setenv("LOCAL_SIZE", "4")
+    assert launching.ranks_on_this_host(16) == 4
