@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ def guarded(folder: Path, rank: int, num_ranks: int, launch: LaunchSection) -> I
             except Exception as error:
                 if num_ranks == 1:
                     raise
+                if watchdog.is_expiring:
+                    # A collective broke because the watchdogs end the ranks; ours has the word.
+                    threading.Event().wait()
                 code, word = explain(watchdog, rank, error)
                 leave(code, word)
 

@@ -69,6 +69,7 @@ class Watchdog:
         self.file = HeartbeatFile(folder / FOLDER, Heartbeat.first(rank, num_ranks))
         patience = SILENT_BEATS * self.seconds
         self.peers = Peers(folder / FOLDER, num_ranks, patience, time.time())
+        self.is_expiring = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="magicbert-watchdog", daemon=True)
 
@@ -107,6 +108,7 @@ class Watchdog:
 
     def _expire(self, limit: float) -> None:
         """Writes down everything, ends frozen ranks on this host, and leaves."""
+        self.is_expiring = True
         findings = self.peers.findings(own=self.rank)
         text = self.describe(limit, findings)
         self._stacks.write(f"{text}\n\n")

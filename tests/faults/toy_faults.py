@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import time
 from dataclasses import replace
 from typing import Any
@@ -180,21 +181,16 @@ def bad_gradient(parts: Parts, config: PretrainConfig, where: str) -> Changed:
 
 
 def bad_weight(parts: Parts, config: PretrainConfig, where: str) -> Changed:
-    """One rank's copy of a weight is not a number, in model and master, from one step on."""
-    return _change_weight(where, lambda optimizer: optimizer.masters[0].detach(), float("nan"))
-
-
-def bad_operator(parts: Parts, config: PretrainConfig, where: str) -> Changed:
-    """A weight of one rank's copy of an operator is not a number."""
-    return _change_weight(where, lambda optimizer: torch.zeros(1), float("nan"))
+    """A weight of one rank's share of an operator is not a number, in model and master."""
+    return _change_weight(where, float("nan"))
 
 
 def flipped_bit(parts: Parts, config: PretrainConfig, where: str) -> Changed:
     """One bit of one rank's copy of a weight is flipped."""
-    return _change_weight(where, None, None)
+    return _change_weight(where, None)
 
 
-def _change_weight(where: str, master_of: Any, value: Any) -> Changed:
+def _change_weight(where: str, value: Any) -> Changed:
     """Changes an operator that the next step does not train, which would mend it."""
     inner = loop.TrainingLoop.train_step
 
@@ -211,7 +207,10 @@ def _change_weight(where: str, master_of: Any, value: Any) -> Changed:
                 words[3] ^= 1 << 9
             else:
                 weight[0] = value
-                master_of(self.engine.optimizer)[0] = value
+                optimizer = self.engine.optimizer
+                for group, master in zip(optimizer.param_groups, optimizer.masters, strict=True):
+                    if group["name"] == f"layers.0.{unused}/decay":
+                        master.detach()[0] = value
         return norm
 
     loop.TrainingLoop.train_step = train_step  # type: ignore[method-assign]
@@ -258,8 +257,8 @@ def held_interpreter(parts: Parts, config: PretrainConfig, where: str) -> Change
     def train_step(self: Any, path: Any, data: Any, agreement: Any) -> Any:
         if data.step == step_of(where) and is_here(where):
             note("holds the interpreter")
-            # PyDLL, unlike CDLL, keeps the lock during the call.
-            ctypes.PyDLL(None).sleep(600)
+            # Matching tries 2**60 ways without ever giving the lock up.
+            re.match("(a+)+$", "a" * 60 + "b")
         return inner(self, path, data, agreement)
 
     loop.TrainingLoop.train_step = train_step  # type: ignore[method-assign]

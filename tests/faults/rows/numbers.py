@@ -77,11 +77,11 @@ def applied(folder: Path, is_thorough: bool) -> Finding:
 def is_operator_named(folder: Path) -> tuple[bool, Any]:
     """Returns whether a weight that is not finite is found by layer and operator."""
     config = {"training": {"max_skips_in_a_row": 1, "num_steps": 40}}
-    codes, trial = run(folder, "bad_operator=1:5", config=config)
+    codes, trial = run(folder, "bad_weight=1:5", config=config)
     files = sorted((folder / "stage").glob("anomaly-step-*.json"))
     views = json.loads(files[0].read_text())["ranks"] if files else [{}, {}]
-    is_named = views[1].get("layer") == 0 and views[1].get("operator") in OPERATORS
-    return codes == [DIVERGED] * 2 and is_named and views[1]["first"] in trial.log(), trial
+    named = [view for view in views if view.get("layer") == 0 and view["operator"] in OPERATORS]
+    return codes == [DIVERGED] * 2 and bool(named) and named[0]["first"] in trial.log(0), trial
 
 
 def endless(folder: Path, *mutants: str) -> Finding:
