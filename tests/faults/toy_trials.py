@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,8 +99,9 @@ def send(trial: Trial, ranks: Iterable[int], number: int = signal.SIGTERM) -> No
 
 def endings(trial: Trial) -> list[str]:
     """Returns the line that each rank ends with: why, after how many steps, sum of its weights."""
-    lines = trial.log().splitlines()
-    return [line for line in lines if line.startswith("END ")]
+    logs = [trial.log(rank).splitlines() for rank in range(len(trial.pids))]
+    ends = [[line for line in log if line.startswith("END ")] for log in logs]
+    return [lines[-1] for lines in ends if lines]
 
 
 def saved_numbers_are_finite(trial: Trial) -> bool:
@@ -114,6 +115,3 @@ def saved_numbers_are_finite(trial: Trial) -> bool:
 def firings(trials: Iterable[Trial]) -> int:
     """Returns how many trials saw their fault fire."""
     return sum(num_firings(trial.folder) > 0 for trial in trials)
-
-
-Condition = Callable[[], bool]

@@ -79,7 +79,7 @@ def preempted(folder: Path, case: str, *mutants: str) -> tuple[bool, list[str], 
     rows = (trial.folder / "stage" / "metrics.jsonl").read_text() if case != "joining" else ""
     again = rows.count('"kind": "train"') - STEPS if rows else 0
     is_saved = codes == [INTERRUPTED] * 2 and made < STEPS
-    return is_saved, endings(resumed)[-2:], again, trial
+    return is_saved, endings(resumed), again, trial
 
 
 def resume(trial: Trial) -> Trial:
