@@ -11,12 +11,15 @@ import torch
 
 from magicbert.cli import set_up_logging
 from magicbert.errors import UserError
+from magicbert.training.checkpoints import CheckpointStore
 from magicbert.training.environment import accelerator, join_process_group
 
 
 def train_toy(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     """Trains, or goes on; ``arguments``: ``root`` and options of the training section."""
     set_up_logging()
+    if arguments.get("mutant") == "one back":
+        go_one_back()
     ranks = join_process_group()
     config = loop_worker.configuration(1, "fp32", num_ranks, **arguments.get("training", {}))
     try:
@@ -24,6 +27,12 @@ def train_toy(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     except UserError as error:
         return {"error": str(error)}
     return {"ending": outcome.ending, "step": outcome.state.step, "digest": digest}
+
+
+def go_one_back() -> None:
+    """A mutant: the newest checkpoint is passed over where there are two."""
+    steps = CheckpointStore.steps
+    CheckpointStore.steps = lambda self: steps(self)[1:] or steps(self)  # type: ignore[method-assign]
 
 
 def raw_deepspeed_slow_save(rank: int, num_ranks: int, folder: Path, arguments: Any) -> None:
