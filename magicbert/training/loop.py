@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -271,7 +272,7 @@ class TrainingLoop:
                 self.failed_saves += 1
                 if is_needed or self.failed_saves >= MOST_FAILED_SAVES:
                     raise
-                self.tracker.say(f"step {state.step}: {error}; training goes on")
+                self.tracker.say(f"step {state.step}: {error}; training goes on", logging.WARNING)
 
     @contextmanager
     def own_time(self) -> Iterator[None]:

@@ -85,10 +85,10 @@ class Tracker:
         left = seconds * (self.num_steps - step)
         LOGGER.info("step %d/%d  %s  left %s", step, self.num_steps, text, duration(left))
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, level: int = logging.INFO) -> None:
         """Shows one line, above the bar where there is one."""
         if self.trail.is_writer:
-            LOGGER.info("%s", text)
+            LOGGER.log(level, "%s", text)
 
 
 def redirect_console(stream: TextIO) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
 
+from magicbert import faults
 from magicbert.config.roots import PretrainConfig
 from magicbert.config.sections import (
     AlignmentSection,
@@ -169,6 +170,29 @@ def checkpoints_are_guarded(rank: int, num_ranks: int, folder: Path, arguments: 
     return found
 
 
+def failed_saves(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Fills the disk of the last rank under some saves: two in a row twice, then three."""
+    ranks = join_process_group()
+    config = configuration(1, "fp32", num_ranks, checkpoint_every=2)
+    found: dict[str, Any] = {}
+    for name, steps in {"two": (2, 4, 8, 10), "three": (4, 6, 8), "last": (12,)}.items():
+        rules = [f"save.shard.written=ENOSPC@step:{step},rank:{num_ranks - 1}" for step in steps]
+        faults.RULES[:] = [faults.Rule.parse(rule) for rule in rules]
+        try:
+            found[name] = run(config, folder / name, ranks)[0].ending
+        except AgreedError as error:
+            found[name] = str(error)
+        finally:
+            found[f"{name} hits"] = sum(rule.num_hits for rule in faults.RULES)
+            faults.RULES.clear()
+        ranks.barrier()
+        found[f"{name} kept"] = sorted(
+            path.name for path in (folder / name / "checkpoints").iterdir()
+        )
+        found[f"{name} log"] = (folder / name / "log.txt").read_text()
+    return found
+
+
 def stops_in_time(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     """Lets the clock run out after the first step; then lets the run end."""
     ranks = join_process_group()
@@ -217,6 +241,7 @@ def everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     return {
         "resume": resume_is_exact(rank, num_ranks, folder / "resume", settings),
         "guard": checkpoints_are_guarded(rank, num_ranks, folder / "guard", None),
+        "saves": failed_saves(rank, num_ranks, folder / "saves", None),
         "agreement": disagreement(rank, num_ranks, folder, None),
         "time": stops_in_time(rank, num_ranks, folder / "time", None),
     }

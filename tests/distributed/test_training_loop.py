@@ -51,6 +51,27 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(found: Any) -> Non
     assert found["guard"]["retrained"] == 4  # from step 8 to step 12
 
 
+def test_training_outlives_two_failed_saves_in_a_row(everywhere: list[Any]) -> None:
+    found = everywhere[0]["saves"]
+    assert found["two"] == "finished"
+    assert everywhere[-1]["saves"]["two hits"] == 4
+    assert found["two kept"] == ["step-12", "step-6"], "failed saves leave nothing behind"
+    assert found["two log"].count("No space left on device") == 4
+    assert found["two log"].count("training goes on") == 4
+
+
+def test_three_failed_saves_in_a_row_end_it_with_what_was_saved(everywhere: list[Any]) -> None:
+    for rank in everywhere:
+        assert "No space left on device" in rank["saves"]["three"]
+        assert rank["saves"]["three kept"] == ["step-2"]
+
+
+def test_the_last_save_must_not_fail(everywhere: list[Any]) -> None:
+    for rank in everywhere:
+        assert "No space left on device" in rank["saves"]["last"]
+        assert rank["saves"]["last kept"] == ["step-10", "step-8"]
+
+
 def test_a_time_limit_leaves_a_checkpoint_to_go_on_from(found: Any) -> None:
     assert found["time"] == [["out of time", 1], ["out of time", 2], ["finished", STEPS]]
 

@@ -28,6 +28,12 @@ def without(check: Any, part: str) -> Check:
 # --- A8 ---------------------------------------------------------------------------------------
 
 
+@row(
+    "A8",
+    fault="each file of a checkpoint is deleted in turn, of the newest one and of all",
+    expected="falls back to the one before and names the file; none left: an error, never step 0",
+    tier="P",
+)
 def lose_files(folder: Path, is_thorough: bool, part: str | None = None) -> Finding:
     """Each file of a checkpoint goes in turn."""
     arguments = {"without": part, "most": 9 if is_thorough else 2}
@@ -49,12 +55,6 @@ def is_right(case: dict[str, Any]) -> bool:
     return expected and bool(case["named"])
 
 
-row(
-    "A8",
-    fault="each file of a checkpoint is deleted in turn, of the newest one and of all",
-    expected="falls back to the one before and names the file; none left: an error, never step 0",
-    tier="P",
-)(lose_files)
 mutant("A8", "files are not compared with the manifest")(without(lose_files, "verification"))
 mutant("A8", "begins anew where no checkpoint verifies")(
     without(lose_files, "refusal to begin anew")
@@ -102,6 +102,13 @@ FEW_STOPS = [3, 4, 9]
 FEW_CELLS = {1: [{"stage": 1}, {"stage": 2, "precision": "bf16"}], 2: [{"stage": 0}, {"stage": 1}]}
 
 
+@row(
+    "B1",
+    fault="stop by SIGTERM at each of 20 steps (within and at the edges of epochs); kill -9 within "
+    "accumulation; ZeRO 0-2, fp32 and bf16, 1 and 2 ranks",
+    expected="losses, norms, rates, paths, anchors, samples and weights equal to the last bit",
+    tier="P",
+)
 def stop_everywhere(folder: Path, is_thorough: bool) -> Finding:
     """Stops runs at their steps by a signal, and kills one within an accumulation."""
     assert NUM_SAMPLES * 2 == ROWS_PER_STEP * 9, "an epoch must end with step 9"
@@ -147,13 +154,6 @@ def killed_within_a_step(folder: Path) -> list[str]:
     return [text for text in (difference, None if whole == rest else "the weights") if text]
 
 
-row(
-    "B1",
-    fault="stop by SIGTERM at each of 20 steps (within and at the edges of epochs); kill -9 within "
-    "accumulation; ZeRO 0-2, fp32 and bf16, 1 and 2 ranks",
-    expected="losses, norms, rates, paths, anchors, samples and weights equal to the last bit",
-    tier="P",
-)(stop_everywhere)
 mutant("B1", "dropout from the global generator")(without(stop_once, "keyed dropout"))
 mutant("B1", "moments are not restored")(without(stop_once, "moments"))
 
@@ -168,6 +168,12 @@ def deepspeed_goes_on(folder: Path) -> str:
 # --- B2 ---------------------------------------------------------------------------------------
 
 
+@row(
+    "B2",
+    fault="two identical runs, their global random generators in different states",
+    expected="logs and weights equal to the last bit",
+    tier="P",
+)
 def run_twice(folder: Path, is_thorough: bool, part: str | None = None) -> Finding:
     """Runs the same command twice in processes whose global generators differ."""
     options = {"stage": 2, "precision": "bf16", "without": part}
@@ -179,12 +185,6 @@ def run_twice(folder: Path, is_thorough: bool, part: str | None = None) -> Findi
     return Finding(is_same, f"{num_differing} of {len(texts[0])} bytes differ", 2)
 
 
-row(
-    "B2",
-    fault="two identical runs, their global random generators in different states",
-    expected="logs and weights equal to the last bit",
-    tier="P",
-)(run_twice)
 mutant("B2", "dropout from the global generator")(without(run_twice, "keyed dropout"))
 
 
@@ -200,6 +200,12 @@ ROUTES = {
 }
 
 
+@row(
+    "B3",
+    fault="a run goes on with other numbers of ranks, and other ZeRO stages, twice",
+    expected="the same samples and paths; losses within 1e-5 of an uninterrupted run",
+    tier="P",
+)
 def change_ranks(folder: Path, is_thorough: bool, part: str | None = None) -> Finding:
     """Goes on with other numbers of ranks and other stages than before."""
     names = list(ROUTES) if is_thorough else ["2-1-4 ranks, stages 2-0-1"]
@@ -248,12 +254,6 @@ def losses_of(lines: list[str]) -> list[tuple[int, str, float]]:
     return [(entry["step"], entry["path"], float.fromhex(entry["loss"])) for entry in rows]
 
 
-row(
-    "B3",
-    fault="a run goes on with other numbers of ranks, and other ZeRO stages, twice",
-    expected="the same samples and paths; losses within 1e-5 of an uninterrupted run",
-    tier="P",
-)(change_ranks)
 mutant("B3", "a rank takes the shard of its number")(without(change_ranks, "cutting anew"))
 mutant("B3", "moments are lost in cutting anew")(without(change_ranks, "moments"))
 
@@ -285,6 +285,13 @@ ACCEPTED: list[dict[str, Any]] = [
 ]
 
 
+@row(
+    "B4",
+    fault="rate, seed, space, data, batch, length or precision changed between save and resume; "
+    "a number of ranks that does not divide the batch",
+    expected="refused with the key that differs; ZeRO stage and logging may change",
+    tier="P",
+)
 def change_configuration(folder: Path, is_thorough: bool, part: str | None = None) -> Finding:
     """Goes on with a changed configuration, of every kind in turn."""
     changes = [{"stage": 1, **change} for change, _ in REFUSED.values()]
@@ -308,13 +315,6 @@ def change_configuration(folder: Path, is_thorough: bool, part: str | None = Non
     return Finding(is_right, figure if is_right else f"{figure}: {endings}", len(changes) + 1)
 
 
-row(
-    "B4",
-    fault="rate, seed, space, data, batch, length or precision changed between save and resume; "
-    "a number of ranks that does not divide the batch",
-    expected="refused with the key that differs; ZeRO stage and logging may change",
-    tier="P",
-)(change_configuration)
 mutant("B4", "checkpoints of any configuration are taken")(
     without(change_configuration, "identity")
 )
