@@ -10,6 +10,7 @@ from typing import Any
 import deepspeed
 import torch
 from path_sparse_bert import bert_errors, key_bias_gradients
+from path_sparse_half import half_precision
 from path_sparse_reference import reference_of
 from path_sparse_setting import OPTIMIZER, Setting, accumulate, build_engine, build_supernet, paths
 from torch import Tensor
@@ -262,6 +263,7 @@ def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) ->
         },
         "bert": bert_errors(rank, num_ranks),
         "key bias gradients": key_bias_gradients(),
+        "half precision": half_precision(rank, num_ranks),
         "gradients": {f"stage {n}": gradient_error(rank, num_ranks, n) for n in (0, 1, 2)},
         "placement": {
             str(cell): placement_faults(num_ranks, cell)
@@ -285,25 +287,3 @@ def check_few(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[s
 def check_whole_matrix(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
     start()
     return {"cells": {str(cell): train(cell, rank, num_ranks) for cell in every_cell()}}
-
-
-def check_half_precision(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
-    """fp16 where the accelerator has it: an overflow leaves every bit and counter untouched."""
-    start()
-    setting = Setting(precision="fp16")
-    try:
-        environment.check_precision("fp16")
-    except Exception as error:
-        return {"refused": f"{type(error).__name__}: {error}"}
-    engine = build_engine(setting, num_ranks)
-    engine.optimizer.loss_scaler.cur_scale = 2.0**40
-    before = snapshot(engine, setting)
-    accumulate(engine, setting, 0, paths(1)[0], rank, num_ranks)
-    engine.step()
-    skipped = sorted(moved(before, snapshot(engine, setting)))
-    scale = engine.optimizer.loss_scaler.cur_scale
-    engine.optimizer.loss_scaler.cur_scale = 2.0**8
-    accumulate(engine, setting, 0, paths(1)[0], rank, num_ranks)
-    engine.step()
-    trained = sorted(moved(before, snapshot(engine, setting)))
-    return {"skipped": skipped, "scale": scale, "trained": trained}
