@@ -75,7 +75,7 @@ class RankMemory:
         activations: kept by the largest path between forward and backward.
         temporaries: beside them for a moment.
         buffers: for messages between ranks.
-        host: masters, moments and gradients that were offloaded to host memory.
+        host: masters and moments that were offloaded to host memory, and what travels there.
         peak: most that is held at one time on the device: parts that never meet are not added.
     """
 
@@ -116,7 +116,7 @@ def rank_memory(
         activations=forward.kept,
         temporaries=forward.temporary,
         buffers=buffers,
-        host=masters + moments if sharding.offloads else 0,
+        host=masters + moments + staging(sharding, active) if sharding.offloads else 0,
         peak=steady + max(begin, end, weight_message(sharding, active)),
     )
 
@@ -154,6 +154,13 @@ def backward_memory(
         end = sums + fresh + buffers
     begin = forward.kept + forward.temporary + before + (sums if sharding.accumulates else 0)
     return begin, end, sums + fresh, buffers
+
+
+def staging(sharding: Sharding, active: int) -> int:
+    """Returns the bytes of host memory through which a path's gradients and weights travel."""
+    part = active // sharding.num_parts
+    weights = part * sharding.value_bytes if sharding.value_bytes < FP32_BYTES else 0
+    return part * FP32_BYTES + weights
 
 
 def weight_message(sharding: Sharding, active: int) -> int:

@@ -19,7 +19,7 @@ MEANINGS = {
     "activations": "kept for the backward by the path that keeps most",
     "temporaries": "beside them, for a moment",
     "buffers": "messages between ranks",
-    "host": "offloaded, in host memory",
+    "host": "masters and moments, and what travels there; in host memory",
     "peak": "most at one time on the device; not all parts meet",
 }
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from magicbert.cli import VERBS, parse
+from magicbert.config.plan_section import PlanConfig
 from magicbert.config.reading import load_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "kernels" / "README.md"])
 FENCE = re.compile(r"^```(?:console|bash)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -28,6 +30,8 @@ def commands() -> list[tuple[str, list[str]]]:
         for block in FENCE.findall(page.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
+                while words and ASSIGNMENT.fullmatch(words[0]):
+                    del words[0]
                 if words:
                     found.append((str(page.relative_to(ROOT)), words))
     return found
@@ -41,25 +45,33 @@ def ids(commands: list[tuple[str, list[str]]]) -> list[str]:
 
 
 def test_there_are_commands_of_every_verb_and_no_other_program():
-    assert {words[0] for _, words in COMMANDS} <= KNOWN
+    starters = {f"launch/{file.name}" for file in (ROOT / "launch").glob("*.sh")}
+    assert {words[0] for _, words in COMMANDS} <= KNOWN | starters
     shown = {words[1] for _, words in COMMANDS if words[0] == "magicbert"}
     assert shown | {"quickstart"} == set(VERBS) | {"VERB"} & shown
 
 
-@pytest.mark.parametrize(
-    ("page", "words"),
-    [entry for entry in COMMANDS if "magicbert" in entry[1] or entry[1][0] == "sbatch"],
-    ids=ids([entry for entry in COMMANDS if "magicbert" in entry[1] or entry[1][0] == "sbatch"]),
-)
+STARTING = [
+    (page, words)
+    for page, words in COMMANDS
+    if "magicbert" in words or words[0] == "sbatch" or words[0].startswith("launch/")
+]
+
+
+@pytest.mark.parametrize(("page", "words"), STARTING, ids=ids(STARTING))
 def test_magicbert_commands_are_read(page, words, monkeypatch):
     monkeypatch.chdir(ROOT)
-    start = words.index("magicbert") + 1 if "magicbert" in words else 2
-    for file in words[1 : start - 1]:
+    # `magicbert VERB ...`, or a starter with the verb among its words.
+    is_starter = "magicbert" not in words
+    start = next(i for i, word in enumerate(words) if word in VERBS) if is_starter else 0
+    start = start or words.index("magicbert") + 1
+    for file in words[: start - 1]:
         if "/" in file:
             assert (ROOT / file).is_file()
     request = parse(words[start:])
     assert request is not None
     load_config(VERBS[request.verb].config, request.file, request.overrides)
+    load_config(PlanConfig, None, request.plan_options)
 
 
 @pytest.mark.parametrize(

@@ -267,3 +267,18 @@ def test_options_of_the_plan_stand_apart_from_the_runs():
     request = cli.parse(words)
     assert request.plan == "table"
     assert dict(request.overrides) == {"training.num_steps": "7"}
+
+
+def test_the_documented_plan_is_what_the_documented_command_prints(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    section = page.split("## Plan before you start")[1]
+    command, shown = section.split("```bash\n")[1].split("\n```\n\n```\n")
+    cli.main(command.split()[1:])
+    printed = capsys.readouterr().out
+
+    def lasting(text: str) -> list[str]:
+        # How long a save takes depends on how fast this machine hashes.
+        return [line for line in text.strip().splitlines() if "s to save" not in line]
+
+    assert lasting(shown.split("\n```")[0]) == lasting(printed)
