@@ -13,23 +13,18 @@ FEW, MANY = 2, 32
 # is gradients and messages; with many it is activations.
 CASES = [
     [0, "fp32", FEW, 1, False],
-    [0, "bf16", FEW, 2, False],
-    [0, "bf16", MANY, 1, False],
-    [1, "fp32", FEW, 2, False],
+    [0, "bf16", MANY, 2, False],
     [1, "fp32", MANY, 2, False],
-    [1, "bf16", FEW, 1, False],
-    [1, "bf16", MANY, 2, False],
+    [1, "bf16", FEW, 2, False],
     [1, "bf16", FEW, 1, True],
-    [2, "fp32", MANY, 1, False],
-    [2, "fp32", FEW, 1, True],
-    [2, "bf16", FEW, 2, False],
+    [2, "fp32", FEW, 1, False],
     [2, "bf16", MANY, 1, False],
 ]
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_plan_is_within_a_tenth_of_what_is_allocated(num_ranks: int, tmp_path: Path) -> None:
-    found = run_ranks("planning_worker:compares", num_ranks, tmp_path, CASES)
+    found = run_ranks("planning_worker:compares", num_ranks, tmp_path, CASES, timeout=500)
     off = []
     for rank, results in enumerate(found):
         for case, (plan, real) in zip(CASES, results, strict=True):
