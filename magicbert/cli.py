@@ -8,18 +8,22 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from magicbert import __version__
 from magicbert.config import roots
 from magicbert.config.plan_section import PlanConfig
 from magicbert.config.reading import load_config, to_yaml
-from magicbert.errors import EXIT_USER_ERROR, UserError
+from magicbert.errors import EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from magicbert.redaction import RedactingFormatter, print_redacted, redact
 
 
@@ -81,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     set_up_logging()
     prefer_own_programs()
     try:
-        dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        with raising_terminated():
+            dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except UserError as error:
         print(redact(f"magicbert: {error}"), file=sys.stderr)
@@ -96,9 +101,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = f"magicbert: {error.filename or 'output'}: {error.strerror}"
         print(redact(text), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except Terminated:
+        print("magicbert: stopped; give the same command again to go on", file=sys.stderr)
+        sys.exit(EXIT_STOPPED)
     except KeyboardInterrupt:
         print("magicbert: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; what is on disk is whole, and stages go on from there."""
+
+
+@contextmanager
+def raising_terminated() -> Iterator[None]:
+    """Turns SIGTERM into `Terminated` in the block, as Python does for SIGINT.
+
+    Training has ways of its own, which stand in the place of this one while it runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def prefer_own_programs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped on request, start again with the same command
 
 
 class UserError(Exception):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from magicbert.errors import EXIT_USER_ERROR
+from magicbert.errors import EXIT_STOPPED, EXIT_USER_ERROR
 
-EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: stopped with a checkpoint, start again with the same command
+EXIT_INTERRUPTED = EXIT_STOPPED  # with a checkpoint of the last step
 EXIT_DISAGREEMENT = 76  # EX_PROTOCOL: the ranks were not doing the same thing
 EXIT_DIVERGED = 77  # the numbers went bad: too many steps skipped, or weights not finite
 EXIT_HUNG = 78  # a phase took longer than its limit; the stuck rank is named

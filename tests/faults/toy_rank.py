@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -101,8 +102,10 @@ def run(rank: int, num_ranks: int, folder: Path, settings: dict[str, Any]) -> No
         sections = Sections(own_config.training, own_config.optimizer, own_config.alignment)
         facts = {"data": "toy"}
         outcome = train(own_config, sections, stage, supernet, parts, facts, ranks)
-        weights = torch.cat([p.detach().double().reshape(-1) for p in supernet.parameters()])
-        print(f"END {outcome.ending} {outcome.state.step} {float(weights.sum()).hex()}", flush=True)
+        weights = b"".join(p.detach().double().numpy().tobytes() for p in supernet.parameters())
+        digest = hashlib.sha256(weights).hexdigest()
+        is_finite = all(bool(p.isfinite().all()) for p in supernet.parameters())
+        print(f"END {outcome.ending} {outcome.state.step} {digest} {is_finite}", flush=True)
         ranks.barrier("end")
         if outcome.ending == "interrupted":
             sys.exit(EXIT_INTERRUPTED)

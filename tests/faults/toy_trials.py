@@ -98,7 +98,8 @@ def send(trial: Trial, ranks: Iterable[int], number: int = signal.SIGTERM) -> No
 
 
 def endings(trial: Trial) -> list[str]:
-    """Returns the line that each rank ends with: why, after how many steps, sum of its weights."""
+    """Returns the line that each rank ends with: why, after how many steps, digest of its
+    weights, whether they are finite."""
     logs = [trial.log(rank).splitlines() for rank in range(len(trial.pids))]
     ends = [[line for line in log if line.startswith("END ")] for log in logs]
     return [lines[-1] for lines in ends if lines]

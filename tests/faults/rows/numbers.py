@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,10 @@ def is_skipped_alike(folder: Path, kind: str, stage: int, precision: str, *mutan
     told = [r for r in rows if r["kind"] == "anomaly" and r["step"] == 5]
     (loss,) = [r["loss"] for r in rows if r["kind"] == "train" and r["step"] == 6] or [0.0]
     ends = endings(trial)
-    is_alike = len(ends) == 2 and len(set(ends)) == 1 and math.isfinite(weights_of(ends[0]))
+    is_alike = len(ends) == 2 and len(set(ends)) == 1 and ends[0].endswith("True")
     is_null = loss is None or kind.startswith("bad_gradient")
     passed = codes == [0, 0] and bool(told) and is_null and is_alike
     return passed and saved_numbers_are_finite(trial), trial
-
-
-def weights_of(ending: str) -> float:
-    return float.fromhex(ending.split()[-1])
 
 
 @row(
