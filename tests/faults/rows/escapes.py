@@ -20,8 +20,8 @@ from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
 from magicbert.finetune import model_folder, pretrained
 from magicbert.finetune.tasks import TASKS, find_tasks
-from magicbert.records import digest_of, write_record
-from magicbert.trail import Trail, run_folder, stage_folder
+from magicbert.records import digest_of, write_record, write_text_atomically
+from magicbert.trail import run_folder, stage_folder
 from magicbert.training.checkpoints.manifest import problem_of
 
 PARTS = ("..", ".", "/", "\\", "a", "é", "\0", "\n", "~", "$HOME", "%2e%2e", "／", "．．", "∕", "⁄",
@@ -44,7 +44,7 @@ def tree_of(folder: Path) -> set[str]:
 
 
 def escaped_by_name(folder: Path, names: list[str]) -> tuple[int, list[str]]:
-    """Opens the trail of runs with hostile names; returns refusals and what lies outside."""
+    """Writes into runs with hostile names; returns refusals and what lies outside."""
     root = folder / "runs"
     root.mkdir()
     before = tree_of(folder)
@@ -58,7 +58,7 @@ def escaped_by_name(folder: Path, names: list[str]) -> tuple[int, list[str]]:
                 if inside.parent != run_folder(config.run) or inside.parent.parent != root:
                     wrong.append(f"{option} {name[:30]!r} is taken")
                     continue  # a mutant must not really write there
-                Trail(inside, config).close()
+                write_text_atomically(inside / "config.yaml", name)
             except UserError:
                 num_refused += 1
             except Exception as error:
