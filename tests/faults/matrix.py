@@ -101,7 +101,8 @@ def peer(id: str, name: str) -> Callable[[Callable[[Path], str]], Callable[[Path
 
 def load_rows() -> dict[str, Row]:
     """Imports every file of rows; returns the rows in the order of their ids."""
-    for folder in (Path(__file__).parent, Path(__file__).parents[1]):
+    tests = Path(__file__).parents[1]
+    for folder in (Path(__file__).parent, tests, tests / "distributed"):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     for name in sorted(file.stem for file in ROWS_FOLDER.glob("*.py")):
