@@ -255,7 +255,7 @@ class TrainingSection:
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "bf16", "number format of forward and backward"
     )
-    zero_stage: Literal[0, 1, 2] = option(1, "DeepSpeed ZeRO stage")
+    zero_stage: Literal[0, 1, 2, 3] = option(1, "DeepSpeed ZeRO stage")
     offload_optimizer: bool = option(
         False, "keep fp32 masters and AdamW's moments in host memory (not at ZeRO stage 0)"
     )
@@ -300,7 +300,7 @@ class TrainingSection:
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
         if self.offload_optimizer and self.zero_stage == 0:
-            yield "offload_optimizer: ZeRO stage 0 has nothing to offload; set zero_stage to 1 or 2"
+            yield "offload_optimizer: ZeRO stage 0 has nothing to offload; set zero_stage to 1, 2 or 3"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

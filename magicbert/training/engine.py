@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import deepspeed
@@ -58,8 +59,8 @@ class TrainingEngine:
         else:
             rule = build_update_rule(groups, optimizer)
             self.engine = build_path_sparse_engine(module, rule, config)
-        self._begin: Callable[[Architecture], None] = getattr(
-            self.engine, "begin_step", lambda architecture: None
+        self._begin: Callable[[Architecture, Architecture | None], None] = getattr(
+            self.engine, "begin_step", lambda architecture, anchor: None
         )
 
     @property
@@ -72,9 +73,14 @@ class TrainingEngine:
         """DeepSpeed's optimizer wrapper."""
         return self.engine.optimizer
 
-    def begin_step(self, architecture: Architecture, learning_rate: float) -> None:
-        """Opens an optimizer step on one path."""
-        self._begin(architecture)
+    def begin_step(
+        self,
+        architecture: Architecture,
+        learning_rate: float,
+        anchor: Architecture | None = None,
+    ) -> None:
+        """Opens an optimizer step on one path, aligned to another or to none."""
+        self._begin(architecture, anchor)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
 
@@ -104,10 +110,21 @@ class TrainingEngine:
         """Whether every rank holds the whole optimizer state (stage 0)."""
         return isinstance(self.engine.optimizer, PathSparseReplicatedOptimizer)
 
+    def gathered(self, architecture: Architecture) -> AbstractContextManager[None]:
+        """Lets the block read a path's weights between two steps; all ranks must enter it.
+
+        Only ZeRO stage 3 has anything to do. Inside, ranks may run the path unequally often.
+        """
+        gathered: AbstractContextManager[None] = self.engine.gathered(architecture)
+        return gathered
+
     @torch.no_grad()
     def restore_masters(self) -> None:
         """Turns the model into its fp32 masters; training is over then."""
-        if self.engine.bfloat16_enabled() or self.engine.fp16_enabled():
+        if self.engine.is_partitioned:
+            self.engine.optimizer.dismantle()
+            self.module.float()
+        elif self.engine.bfloat16_enabled() or self.engine.fp16_enabled():
             weights = self.engine.optimizer.gather_masters()
             self.module.float()
             for parameter, value in weights.items():

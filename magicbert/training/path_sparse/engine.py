@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 
 from magicbert.errors import UserError
 from magicbert.space import Architecture
+from magicbert.training.path_sparse.partitioned import PathSparsePartitionedOptimizer
+from magicbert.training.path_sparse.refusals import check_zero_config
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
@@ -24,11 +27,34 @@ NO_PICKLES = (
 
 
 class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
-    """``deepspeed.DeepSpeedEngine`` that builds a path-sparse optimizer at stages 0, 1 and 2."""
+    """``deepspeed.DeepSpeedEngine`` that builds a path-sparse optimizer at every ZeRO stage."""
 
-    def begin_step(self, architecture: Architecture) -> None:
-        """Names the path of the coming step; every rank must name the same."""
-        self.optimizer.begin_step(architecture)
+    def begin_step(self, architecture: Architecture, anchor: Architecture | None = None) -> None:
+        """Names the path of the coming step; every rank must name the same.
+
+        Args:
+            architecture: the path that is trained.
+            anchor: the path it is aligned to; stage 3 gathers its weights too.
+        """
+        if self.is_partitioned:
+            self.optimizer.begin_step(architecture, anchor)
+        else:
+            self.optimizer.begin_step(architecture)
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether the model's weights are partitioned over the ranks (stage 3)."""
+        return isinstance(self.optimizer, PathSparsePartitionedOptimizer)
+
+    def gathered(self, architecture: Architecture) -> AbstractContextManager[None]:
+        """Keeps a path's weights whole for a block that reads them between two steps."""
+        if self.is_partitioned:
+            return self.optimizer.gatherer.gathered(architecture)  # type: ignore[no-any-return]
+        return nullcontext()
+
+    def _forward_prologue(self, inputs: Any, kwargs: Any) -> Any:
+        # At stage 3 DeepSpeed would wrap every module's table of parameters anew.
+        return None if self.is_partitioned else super()._forward_prologue(inputs, kwargs)
 
     def clip_fp32_gradients(self) -> None:
         """Does nothing: the optimizers clip within their step, in every precision."""
@@ -60,6 +86,8 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
             clip_norm = self.gradient_clipping()
             return PathSparseReplicatedOptimizer(optimizer, clip_norm, loss_scale)
         loss_scale["dynamic_loss_scale"] = loss_scale.pop("dynamic_scaling")
+        if stage == 3:
+            return self._partitioned_optimizer(optimizer, loss_scale)
         return PathSparseZeroOptimizer(
             optimizer,
             self.param_names,
@@ -84,6 +112,33 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
             **loss_scale,
         )
 
+    def _partitioned_optimizer(
+        self, optimizer: UpdateRule, loss_scale: dict[str, Any]
+    ) -> PathSparsePartitionedOptimizer:
+        # DeepSpeed's memory-efficient linear would replace torch's for the whole process; the
+        # storages of gathered weights are freed and filled again instead.
+        zero = {**self.config["zero_optimization"], "memory_efficient_linear": False}
+        return PathSparsePartitionedOptimizer(
+            self.module,
+            optimizer,
+            self.param_names,
+            timers=NoopTimer(),
+            ds_config={**self.config, "zero_optimization": zero},
+            clip_grad=self.gradient_clipping(),
+            reduce_bucket_size=self.zero_reduce_bucket_size(),
+            prefetch_bucket_size=self.zero_prefetch_bucket_size(),
+            max_live_parameters=self.zero_max_live_parameters(),
+            param_persistence_threshold=0,
+            dp_process_group=self.seq_data_parallel_group,
+            offload_optimizer_config=self.zero_offload_optimizer(),
+            offload_ratio=1.0,
+            mpu=self.mpu,
+            gradient_accumulation_steps=self.gradient_accumulation_steps(),
+            gradient_accumulation_dtype=torch.float32,
+            communication_data_type=self.communication_data_type,
+            **loss_scale,
+        )
+
 
 def build_path_sparse_engine(
     module: nn.Module, optimizer: UpdateRule, config: dict[str, Any]
@@ -96,9 +151,11 @@ def build_path_sparse_engine(
         config: the DeepSpeed dict.
 
     Raises:
-        UserError: this version of DeepSpeed was not tested.
+        UserError: this version of DeepSpeed was not tested, or a setting would run wrong.
     """
     check_deepspeed_version()
+    typed = DeepSpeedConfig(config)
+    check_zero_config(typed.zero_config)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     engine = PathSparseEngine(
         args=None,
@@ -106,7 +163,7 @@ def build_path_sparse_engine(
         optimizer=optimizer,
         model_parameters=parameters,
         config=config,
-        config_class=DeepSpeedConfig(config),
+        config_class=typed,
     )
     engine._configure_python_gc()
     return engine
