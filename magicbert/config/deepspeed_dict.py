@@ -28,7 +28,8 @@ def deepspeed_dict(
         "train_batch_size": training.rows_per_step,
         "train_micro_batch_size_per_gpu": training.rows_per_micro_batch,
         "gradient_accumulation_steps": num_micro_batches(training, num_ranks),
-        "gradient_allreduce_op": "sum",
+        # Stock stage 3 knows the mean alone; the path-sparse one sums whatever stands here.
+        "gradient_allreduce_op": "mean" if training.zero_stage == 3 else "sum",
         "gradient_clipping": optimizer.clip_norm,
         "communication_data_type": "fp32",
         "data_types": {"grad_accum_dtype": "fp32"},
@@ -37,6 +38,7 @@ def deepspeed_dict(
             "contiguous_gradients": True,
             "overlap_comm": False,
             "reduce_bucket_size": min(num_parameters, LARGEST_BUCKET),
+            "stage3_max_live_parameters": training.max_live_parameters,
             "offload_optimizer": {"device": "cpu" if training.offload_optimizer else "none"},
         },
         "zero_allow_untested_optimizer": True,

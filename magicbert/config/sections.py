@@ -259,6 +259,12 @@ class TrainingSection:
     offload_optimizer: bool = option(
         False, "keep fp32 masters and AdamW's moments in host memory (not at ZeRO stage 0)"
     )
+    max_live_parameters: int = option(
+        1_000_000_000,
+        "ZeRO stage 3: parameters that stay gathered through a step; a path of more is gathered "
+        "again for its backward",
+        within="[0, 1e13]",
+    )
     backend: Literal["auto", "triton", "torch"] = option("auto", "which kernels to use")
     log_every: int = option(50, "steps between two log lines", within="[1, 1e9]")
     evaluate_every: int = option(
@@ -300,7 +306,7 @@ class TrainingSection:
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
         if self.offload_optimizer and self.zero_stage == 0:
-            yield "offload_optimizer: ZeRO stage 0 has nothing to offload; set zero_stage to 1, 2 or 3"
+            yield "offload_optimizer: ZeRO stage 0 has nothing to offload; take another stage"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from magicbert.space import Architecture, SearchSpace
@@ -28,20 +29,28 @@ class Evaluator:
         objective: the task loss.
         batches: fixed batches of the held-out split, the same on every rank.
         ranks: every one scores ``batches[rank::num_ranks]``.
+        gathered: makes a path's weights readable for a block; needed where they are partitioned.
     """
 
     def __init__(
-        self, supernet: Supernet, objective: Objective, batches: Sequence[Any], ranks: Ranks
+        self,
+        supernet: Supernet,
+        objective: Objective,
+        batches: Sequence[Any],
+        ranks: Ranks,
+        gathered: Callable[[Architecture], AbstractContextManager[None]] = lambda _: nullcontext(),
     ) -> None:
         self.supernet = supernet
         self.objective = objective
         self.batches = batches[ranks.rank :: ranks.num_ranks]
         self.ranks = ranks
+        self.gathered = gathered
         self.interruption: Interruption | None = None
 
     def score(self, architecture: Architecture) -> Score:
         """Returns the sums over all ranks' batches."""
-        own = score(self.supernet, self.objective, self.batches, architecture)
+        with self.gathered(architecture):
+            own = score(self.supernet, self.objective, self.batches, architecture)
         is_interrupted = self.interruption is not None and self.interruption.is_requested
         *sums, interrupted = self.ranks.exchange(
             "evaluation",

@@ -65,9 +65,9 @@ class TrainingLoop:
         supernet = engine.module.supernet
         self.meter = Meter(engine.device, ranks)
         dev = parts.source.dev_batches(self.training.num_eval_batches)
-        self.evaluator = Evaluator(supernet, parts.objective, dev, ranks)
+        self.evaluator = Evaluator(supernet, parts.objective, dev, ranks, engine.gathered)
         few = parts.source.dev_batches(sections.alignment.num_dev_batches)
-        self.anchor_scorer = Evaluator(supernet, parts.objective, few, ranks)
+        self.anchor_scorer = Evaluator(supernet, parts.objective, few, ranks, engine.gathered)
         self.paths = evaluation_paths(
             supernet.space, self.training.num_eval_paths, self.training.seed
         )
@@ -174,7 +174,7 @@ class TrainingLoop:
         step, micro_batches = data.step, data.micro_batches
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
         plan = StepPlan(step, path, self.anchor, agreement.count, agreement.num_positions)
-        self.engine.begin_step(path, rate)
+        self.engine.begin_step(path, rate, plan.anchor)
         last, total = len(micro_batches) - 1, None
         for number, batch in enumerate(micro_batches):
             self.seed_dropout(step, number)

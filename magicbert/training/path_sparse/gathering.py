@@ -188,4 +188,3 @@ class PathGatherer:
         """Waits for every message on its way."""
         for message in dict.fromkeys(self._in_flight.values()):
             self._complete(message)
-

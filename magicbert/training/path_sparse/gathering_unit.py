@@ -48,7 +48,7 @@ class WeightUnit:
         self._nothing = partition.new_empty(0)
         padded = self.sizes if self.is_whole else [self._padded(size) for size in self.sizes]
         self._storage = partition if self.is_whole else partition.new_empty(sum(padded))
-        parts = self._storage.split(padded)
+        parts = torch.split(self._storage, padded)
         self._rows = [
             part[: num_ranks * size].view(num_ranks, size)
             for part, size in zip(parts, self.sizes, strict=True)
@@ -118,7 +118,7 @@ class GatherMessage:
         """Waits for the message and makes its units live."""
         self._handle.wait()
         sizes = [size for unit in self.units for size in unit.sizes]
-        columns = iter(self._received.split(sizes, dim=1))
+        columns = iter(torch.split(self._received, sizes, dim=1))
         for unit in self.units:
             unit.fill([next(columns) for _ in unit.sizes])
 
@@ -151,4 +151,4 @@ def build_units(
 def offsets_behind(first: Tensor, parts: Sequence[Tensor], numbers: Sequence[int]) -> list[int]:
     """Returns where each part begins if all of them follow the first without a gap."""
     lengths = [parts[number].numel() for number in numbers[:-1]]
-    return list(accumulate(lengths, initial=first.storage_offset()))
+    return list(accumulate(lengths, initial=int(first.storage_offset())))

@@ -68,7 +68,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         self._not_reduced = 0
         self._path_hooks = self._hook_supernet()
 
-    # --- what DeepSpeed's constructor builds ---------------------------------------------------
+    # --- what DeepSpeed's constructor builds --------------------------------------------------
 
     def initialize_ds_offload(self, module: nn.Module, **kwargs: Any) -> PartitionedWeights:
         """Partitions the weights."""
@@ -105,7 +105,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
             if rank * size < parameter.ds_numel
         )
 
-    # --- hooks -----------------------------------------------------------------------------------
+    # --- hooks --------------------------------------------------------------------------------
 
     def _hook_supernet(self) -> list[Any]:
         """Ties gathering and reduction to the operators' forwards and backwards."""
@@ -129,7 +129,8 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
 
     def _after(self, owner: str, operator: nn.Module, inputs: Any, output: Tensor) -> None:
         if torch.is_grad_enabled() and output.requires_grad:
-            output.register_hook(partial(self._before_backward, self.positions[owner]))
+            hook = partial(self._before_backward, self.positions[owner])
+            output.register_hook(hook)  # type: ignore[no-untyped-call]
         self.gatherer.leave(owner)
 
     def _before_backward(self, position: int, gradient: Tensor) -> None:
@@ -137,7 +138,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         self._reduce_behind(position)
         self.gatherer.before_backward(position)
 
-    # --- a step ----------------------------------------------------------------------------------
+    # --- a step -------------------------------------------------------------------------------
 
     def begin_step(self, architecture: Architecture, anchor: Architecture | None = None) -> None:
         """Names the path of the coming step and starts gathering its weights.
@@ -213,7 +214,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Does nothing: gradients leave the parameters when they are reduced."""
 
-    # --- the end of training -----------------------------------------------------------------------
+    # --- the end of training ------------------------------------------------------------------
 
     @torch.no_grad()
     def gather_masters(self) -> dict[Any, Tensor]:
@@ -225,7 +226,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
             rows = own.new_empty((num_ranks, own.numel()))
             dist.all_gather_into_tensor(rows.view(-1), own, group=self.dp_process_group)
             sizes = [int(parameter.ds_tensor.ds_numel) for parameter in group]
-            for parameter, part in zip(group, rows.split(sizes, dim=1), strict=True):
+            for parameter, part in zip(group, torch.split(rows, sizes, dim=1), strict=True):
                 whole = part.reshape(-1)[: parameter.ds_numel]
                 weights[parameter] = whole.view(parameter.ds_shape).clone()
         return weights

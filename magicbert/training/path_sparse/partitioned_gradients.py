@@ -64,7 +64,7 @@ class GradientScatter:
         if handle is not None:
             handle.wait()
         sizes = {number: size for unit in units for number, size in unit.group_sizes.items()}
-        for number, part in zip(sizes, own.split(list(sizes.values())), strict=True):
+        for number, part in zip(sizes, torch.split(own, list(sizes.values())), strict=True):
             if number in self.parts:
                 self.parts[number].add_(part)
             else:
@@ -82,7 +82,7 @@ class GradientScatter:
         sizes = [size for unit in units for size in unit.sizes]
         num_ranks = units[0].num_ranks
         message = units[0].partition.new_empty((num_ranks, sum(sizes)), dtype=self.dtype)
-        columns = message.split(sizes, dim=1)
+        columns = torch.split(message, sizes, dim=1)
         targets, rows = [], []
         for parameter, column in zip(parameters, columns, strict=True):
             if parameter.grad is None:

@@ -38,7 +38,7 @@ class PartitionedWeights(DeepSpeedZeRoOffload):  # type: ignore[misc]
         for part in self.module.modules():
             for name in MARKS_OF_MODULES:
                 vars(part).pop(name, None)
-        vars(self.module).pop("ds_inflight_param_registry", None)
+        self.module.__dict__.pop("ds_inflight_param_registry", None)
         for parameter, before in self._marks_before.items():
             for name in set(vars(parameter)) - before:
                 delattr(parameter, name)
