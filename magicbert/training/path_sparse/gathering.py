@@ -12,6 +12,11 @@ from magicbert.training.path_sparse.gathering_order import GatherOrder, pack
 from magicbert.training.path_sparse.gathering_unit import GatherMessage, WeightUnit
 from magicbert.training.path_sparse.groups import SHARED, operator_key
 
+NOT_ANNOUNCED = (
+    "ZeRO stage 3: the weights of {} are partitioned. Name the path with begin_step before "
+    "training it; to read it, use gathered(path) and no gradients."
+)
+
 
 class PathGatherer:
     """Gathers the weights of the path, and of the anchor, ahead of their use.
@@ -79,7 +84,8 @@ class PathGatherer:
     def enter_shared(self) -> None:
         """Waits for the weights that all paths share: a forward is about to run."""
         for owner in self._shared:
-            self._check_known(owner, is_known=owner in self.order.path)
+            if not (owner in self.order.path or self.units[owner].is_live):
+                raise RuntimeError(NOT_ANNOUNCED.format(owner))
             self._finish(self.units[owner])
 
     def enter(self, owner: str) -> None:
@@ -89,19 +95,13 @@ class PathGatherer:
         """
         is_trained = torch.is_grad_enabled()
         number = (self.order.path if is_trained else self.order.anchor).get(owner)
-        if number is None:
-            self._check_known(owner, is_known=not is_trained)
-            self._finish(self.units[owner])
-        else:
+        if number is not None:
             self._finish(self.units[owner], number)
             self._send(number + 1)
-
-    def _check_known(self, owner: str, *, is_known: bool) -> None:
-        if not (is_known or self.units[owner].is_live):
-            raise RuntimeError(
-                f"ZeRO stage 3: the weights of {owner} are partitioned. Name the path with "
-                "begin_step before training it, or read it within gathered(path)."
-            )
+        elif is_trained:
+            raise RuntimeError(NOT_ANNOUNCED.format(owner))
+        else:
+            self._finish(self.units[owner])
 
     def leave(self, owner: str) -> None:
         """Releases an operator after its forward, if memory is short."""

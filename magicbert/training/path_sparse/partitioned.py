@@ -234,11 +234,19 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
     def dismantle(self) -> None:
         """Makes the module an ordinary one of fp32 weights, without any of DeepSpeed's hooks."""
         weights = self.gather_masters()
-        for hook in self._path_hooks:
-            hook.remove()
+        self._unhook()
         self.parameter_offload.unmark()
         for parameter, value in weights.items():
             parameter.data = value
+
+    def destroy(self) -> None:
+        """Removes every hook."""
+        self._unhook()
+        super().destroy()
+
+    def _unhook(self) -> None:
+        for hook in self._path_hooks:
+            hook.remove()
 
 
 def find_supernet(module: nn.Module) -> Supernet:
