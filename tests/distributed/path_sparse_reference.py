@@ -39,7 +39,7 @@ def reference_of(setting: Setting, num_ranks: int, count: int) -> list[Reference
         precision=setting.precision, micro_batches=setting.micro_batches,
         clip_norm=setting.clip_norm, rule=setting.rule, policy=setting.policy,
     )  # fmt: skip
-    return reference(num_ranks, count, setting.stage == 2, plain)
+    return reference(num_ranks, count, setting.stage >= 2, plain)
 
 
 def train(
@@ -79,7 +79,7 @@ def take_gradients(parameters: Named) -> Named:
 
 
 def add_up(pieces: dict[tuple[int, int], Named], reduces_each_micro_batch: bool) -> Named:
-    """Sums in the engine's order: stage 2 sums a micro-batch over ranks, the others last."""
+    """Sums in the engine's order: stages 2 and 3 sum a micro-batch over ranks, the others last."""
     outer, inner = (1, 0) if reduces_each_micro_batch else (0, 1)
     total: Named = {}
     for first in sorted({key[outer] for key in pieces}):

@@ -25,7 +25,7 @@ OPTIMIZER = OptimizerSection(
 class Setting:
     """What a check varies; ``stock`` = DeepSpeed as it comes."""
 
-    stage: Literal[0, 1, 2] = 1
+    stage: Literal[0, 1, 2, 3] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     offload: bool = False
     micro_batches: int = 2

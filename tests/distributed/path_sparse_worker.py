@@ -13,6 +13,7 @@ from path_sparse_bert import bert_errors, key_bias_gradients
 from path_sparse_half import half_precision
 from path_sparse_reference import reference_of
 from path_sparse_setting import OPTIMIZER, Setting, accumulate, build_engine, build_supernet, paths
+from path_sparse_whole import state_of, whole
 from torch import Tensor
 from toy_tenant import ToyBatch, ToyObjective
 
@@ -49,10 +50,11 @@ def covering_cells() -> list[Setting]:
 
 def snapshot(engine: TrainingEngine, setting: Setting) -> dict[str, Tensor]:
     """Weights of the model and optimizer state of this rank, flat, as ``owner part``."""
-    weights = {
-        f"{name.removeprefix('supernet.')}:weight": value
-        for name, value in engine.module.state_dict().items()
-    }
+    with whole(engine):
+        weights = {
+            f"{name.removeprefix('supernet.')}:weight": value.detach().clone()
+            for name, value in engine.module.state_dict().items()
+        }
     if setting.stock and setting.stage == 0:
         state = {
             f"{group['name']}:{index}.{part}": value
@@ -61,7 +63,7 @@ def snapshot(engine: TrainingEngine, setting: Setting) -> dict[str, Tensor]:
             for part, value in engine.optimizer.state[parameter].items()
         }
     else:
-        state = read_state(engine.optimizer)
+        state = state_of(engine)
     parts: dict[str, list[Tensor]] = {}
     for name, value in (weights | state).items():
         part = name.split(":")[1].split(".")[-1]
@@ -122,7 +124,8 @@ def train(setting: Setting, rank: int, num_ranks: int, count: int = 50) -> dict[
 def largest_difference(engine: TrainingEngine, expected: dict[str, Tensor]) -> float:
     """Compares masters, or in stock DeepSpeed the weights."""
     parameters = dict(engine.module.supernet.named_parameters())
-    masters = {parameter: parameter for parameter in parameters.values()}
+    with whole(engine):
+        masters = {p: p.detach().clone() for p in parameters.values()}
     if hasattr(engine.optimizer, "gather_masters"):
         masters = engine.optimizer.gather_masters()
     return max(
@@ -210,7 +213,9 @@ def placement_faults(num_ranks: int, setting: Setting) -> list[str]:
     if setting.stage > 0:  # at stage 0 each rank holds everything
         everyone = [None] * num_ranks
         torch.distributed.all_gather_object(everyone, values)
-    weights = dict(engine.module.supernet.named_parameters())
+    with whole(engine):
+        named = engine.module.supernet.named_parameters()
+        weights = {name: weight.detach().clone() for name, weight in named}
     rebuilt = {name: torch.zeros(weight.numel()) for name, weight in weights.items()}
     times = {name: torch.zeros(weight.numel()) for name, weight in weights.items()}
     for pieces in everyone:

@@ -17,9 +17,11 @@ from magicbert.supernet.supernet import Supernet
 from magicbert.training.path_sparse.gathering import PathGatherer
 from magicbert.training.path_sparse.gathering_unit import build_units
 from magicbert.training.path_sparse.groups import SHARED, GroupIndex, operator_key
+from magicbert.training.path_sparse.offload import HostMemory
 from magicbert.training.path_sparse.partitioned_gradients import GradientScatter
 from magicbert.training.path_sparse.partitioned_weights import PartitionedWeights
 from magicbert.training.path_sparse.placement import Piece
+from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.update import SparseUpdate
 
 
@@ -32,7 +34,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
 
     Args:
         module: what the engine runs; holds one `Supernet`.
-        init_optimizer: AdamW whose groups carry ``name`` and ``owner``.
+        init_optimizer: the update rule, over `parameter_groups`.
         *args: passed on to DeepSpeed.
         **kwargs: passed on to DeepSpeed.
 
@@ -41,15 +43,16 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
     """
 
     def __init__(
-        self, module: nn.Module, init_optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any
+        self, module: nn.Module, init_optimizer: UpdateRule, *args: Any, **kwargs: Any
     ) -> None:
         check_all_trained(module)
         self.index = GroupIndex.of(init_optimizer.param_groups)
         self.active = tuple(range(len(init_optimizer.param_groups)))
         super().__init__(module, init_optimizer, *args, **kwargs)
-        if self.dtype == torch.float32 and not self.offload_optimizer:
-            # The weights are their own masters; stock DeepSpeed would hold them twice.
-            self.masters = [part.requires_grad_() for part in self.fp16_partitioned_groups_flat]
+        self.host = HostMemory(self.dtype) if self.offload_optimizer else None
+        # An fp32 part of the weights is its own master: nothing is copied back after a step.
+        self.is_master_the_weight = self.dtype == torch.float32 and self.host is None
+        self._place_masters()
         for group, master in zip(self.optimizer.param_groups, self.masters, strict=True):
             group["params"] = [master]
         num_ranks = dist.get_world_size(group=self.dp_process_group)
@@ -64,7 +67,13 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         self.scatter = GradientScatter(
             self.dp_process_group, self.reduce_bucket_size, self.communication_data_type
         )
-        self.update = SparseUpdate(self.optimizer, self.clip_grad, self.dp_process_group)
+        self.update = SparseUpdate(
+            self.optimizer,
+            self.clip_grad,
+            self.dp_process_group,
+            pieces=self.pieces,
+            host=self.host,
+        )
         self._not_reduced = 0
         self._path_hooks = self._hook_supernet()
 
@@ -78,6 +87,16 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         # No gradient buffers of the whole model: see GradientScatter.
         self._create_fp32_partitions()
 
+    def _place_masters(self) -> None:
+        for number, part in enumerate(self.fp16_partitioned_groups_flat):
+            if self.host is not None:
+                master = self.host.pinned(self.masters[number])
+            elif self.is_master_the_weight:
+                master = part
+            else:
+                continue
+            self.masters[number] = master.requires_grad_()
+
     def create_reduce_and_remove_grad_hooks(self) -> None:
         """Hooks no parameter: gradients are taken operator by operator."""
 
@@ -86,10 +105,6 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         """This rank's fp32 part of each group."""
         masters: list[Tensor] = self.fp32_partitioned_groups_flat
         return masters
-
-    @masters.setter
-    def masters(self, masters: list[Tensor]) -> None:
-        self.fp32_partitioned_groups_flat = masters
 
     def pieces(self, group_number: int) -> tuple[Piece, ...]:
         """Returns where a group's parameters stand in this rank's part of it."""
@@ -202,14 +217,17 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         # Only a dynamic loss scale has to be told on the host, which waits for the device.
         self.overflow = bool(self.dynamic_loss_scale and not torch.isfinite(norm))
         self._update_scale(self.overflow)
-        self.publish_weights(self.active)
+        self.publish_weights(self.update.moved(self.active))
 
     @torch.no_grad()
     def publish_weights(self, numbers: tuple[int, ...]) -> None:
         """Copies masters into this rank's parts of the weights."""
-        if self.masters[0] is not self.fp16_partitioned_groups_flat[0]:
-            parts = [self.fp16_partitioned_groups_flat[number] for number in numbers]
-            torch._foreach_copy_(parts, [self.masters[number].detach() for number in numbers])
+        parts = [self.fp16_partitioned_groups_flat[number].detach() for number in numbers]
+        masters = [self.masters[number].detach() for number in numbers]
+        if self.host is not None:
+            self.host.send_weights(masters, parts)
+        elif not self.is_master_the_weight:
+            torch._foreach_copy_(parts, masters)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Does nothing: gradients leave the parameters when they are reduced."""
