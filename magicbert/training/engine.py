@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import deepspeed
@@ -62,6 +62,9 @@ class TrainingEngine:
         self._begin: Callable[[Architecture, Architecture | None], None] = getattr(
             self.engine, "begin_step", lambda architecture, anchor: None
         )
+        self._gathered: Callable[[Architecture], AbstractContextManager[None]] = getattr(
+            self.engine, "gathered", lambda architecture: nullcontext()
+        )
 
     @property
     def device(self) -> torch.device:
@@ -110,13 +113,16 @@ class TrainingEngine:
         """Whether every rank holds the whole optimizer state (stage 0)."""
         return isinstance(self.engine.optimizer, PathSparseReplicatedOptimizer)
 
-    def gathered(self, architecture: Architecture) -> AbstractContextManager[None]:
-        """Lets the block read a path's weights between two steps; all ranks must enter it.
+    @contextmanager
+    def gathered(self, *architectures: Architecture) -> Iterator[None]:
+        """Lets the block read the weights of some paths between two steps; all ranks enter it.
 
-        Only ZeRO stage 3 has anything to do. Inside, ranks may run the path unequally often.
+        Only ZeRO stage 3 has anything to do. Inside, ranks may run the paths unequally often.
         """
-        gathered: AbstractContextManager[None] = self.engine.gathered(architecture)
-        return gathered
+        with ExitStack() as stack:
+            for architecture in architectures:
+                stack.enter_context(self._gathered(architecture))
+            yield
 
     @torch.no_grad()
     def restore_masters(self) -> None:

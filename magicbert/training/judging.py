@@ -120,7 +120,10 @@ class StepJudge:
         """Runs the step again on all ranks, writes what was found, and sums it up."""
         module = self.engine.module
         module.train()
-        views = self.ranks.gather(examine(module, numbers, self.seed_dropout))
+        paths = (numbers.plan.architecture, numbers.plan.anchor)
+        with self.engine.gathered(*(path for path in paths if path is not None)):
+            own_view = examine(module, numbers, self.seed_dropout)
+        views = self.ranks.gather(own_view)
         record = {
             "step": anomaly.step,
             "anomaly": anomaly.kind,

@@ -121,5 +121,5 @@ def test_deepspeeds_pickles_are_refused(found: list[Any]) -> None:
 
 def test_weights_that_are_not_there_are_not_trained(found: list[Any]) -> None:
     for rank in found:
-        assert "use gathered(path)" in rank["mistakes"]["unread"]
+        assert "use gathered(path) to read" in rank["mistakes"]["unread"]
         assert "layers.1.op1 are partitioned" in rank["mistakes"]["other path"]

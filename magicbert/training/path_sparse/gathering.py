@@ -14,7 +14,7 @@ from magicbert.training.path_sparse.groups import SHARED, operator_key
 
 NOT_ANNOUNCED = (
     "ZeRO stage 3: the weights of {} are partitioned. Name the path with begin_step before "
-    "training it; to read it, use gathered(path) and no gradients."
+    "training it, or use gathered(path) to read it."
 )
 
 
@@ -55,6 +55,7 @@ class PathGatherer:
         self._planned: list[WeightUnit] = []
         self._is_resident = True
         self._kept: set[WeightUnit] = set()
+        self._readable: set[WeightUnit] = set()
         self._in_flight: dict[WeightUnit, GatherMessage] = {}
 
     # --- a step ------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ class PathGatherer:
         if number is not None:
             self._finish(self.units[owner], number)
             self._send(number + 1)
-        elif is_trained:
+        elif is_trained and self.units[owner] not in self._readable:
             raise RuntimeError(NOT_ANNOUNCED.format(owner))
         else:
             self._finish(self.units[owner])
@@ -147,15 +148,16 @@ class PathGatherer:
         missing = [owner for owner in owners if not self.units[owner].is_live]
         for chunk in pack(missing, self._sizes, self.bucket_size):
             self._send_owners(chunk)
-        units = {self.units[owner] for owner in missing}
-        self._kept |= units
         self._land()
+        before = self._readable, self._kept
+        self._readable = self._readable | {self.units[owner] for owner in owners}
+        self._kept = self._kept | self._readable
         try:
             yield
         finally:
-            self._kept -= units
-            for unit in units:
-                unit.release()
+            self._readable, self._kept = before
+            for owner in missing:
+                self.units[owner].release()
 
     # --- messages ----------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
             pieces=self.pieces,
             host=self.host,
         )
+        self.positions: dict[str, int] = {}
         self._not_reduced = 0
         self._path_hooks = self._hook_supernet()
 
@@ -143,8 +144,9 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         self.gatherer.enter(owner)
 
     def _after(self, owner: str, operator: nn.Module, inputs: Any, output: Tensor) -> None:
-        if torch.is_grad_enabled() and output.requires_grad:
-            hook = partial(self._before_backward, self.positions[owner])
+        position = self.positions.get(owner)
+        if position is not None and torch.is_grad_enabled() and output.requires_grad:
+            hook = partial(self._before_backward, position)
             output.register_hook(hook)  # type: ignore[no-untyped-call]
         self.gatherer.leave(owner)
 
@@ -213,6 +215,7 @@ class PathSparsePartitionedOptimizer(DeepSpeedZeroOptimizer_Stage3):  # type: ig
         norm = self.update.step(groups, gradients, self.loss_scale)
         self.scatter.clear()
         self.gatherer.release_all()
+        self.positions = {}
         self._global_grad_norm = norm
         # Only a dynamic loss scale has to be told on the host, which waits for the device.
         self.overflow = bool(self.dynamic_loss_scale and not torch.isfinite(norm))
