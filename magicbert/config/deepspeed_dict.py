@@ -38,6 +38,9 @@ def deepspeed_dict(
             "contiguous_gradients": True,
             "overlap_comm": False,
             "reduce_bucket_size": min(num_parameters, LARGEST_BUCKET),
+            # It would replace torch's linear for the whole process; path-sparse stage 3 frees and
+            # fills the storages of gathered weights instead.
+            "memory_efficient_linear": False,
             "stage3_max_live_parameters": training.max_live_parameters,
             "offload_optimizer": {"device": "cpu" if training.offload_optimizer else "none"},
         },

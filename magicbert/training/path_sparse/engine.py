@@ -115,15 +115,12 @@ class PathSparseEngine(DeepSpeedEngine):  # type: ignore[misc]
     def _partitioned_optimizer(
         self, optimizer: UpdateRule, loss_scale: dict[str, Any]
     ) -> PathSparsePartitionedOptimizer:
-        # DeepSpeed's memory-efficient linear would replace torch's for the whole process; the
-        # storages of gathered weights are freed and filled again instead.
-        zero = {**self.config["zero_optimization"], "memory_efficient_linear": False}
         return PathSparsePartitionedOptimizer(
             self.module,
             optimizer,
             self.param_names,
             timers=NoopTimer(),
-            ds_config={**self.config, "zero_optimization": zero},
+            ds_config=self.config,
             clip_grad=self.gradient_clipping(),
             reduce_bucket_size=self.zero_reduce_bucket_size(),
             prefetch_bucket_size=self.zero_prefetch_bucket_size(),
