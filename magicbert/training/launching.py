@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,16 +117,34 @@ def host_command(launch: LaunchSection, num_ranks: int) -> list[str]:
     """Returns the start of the command for ranks on this host.
 
     It is what ``deepspeed`` itself runs on each host; called directly, it passes signals on.
+
+    Raises:
+        UserError: the port is taken.
     """
     from deepspeed.launcher.runner import encode_world_info
 
     world = encode_world_info({"localhost": list(range(num_ranks))})
+    check_port(launch.master_port)
     port = launch.master_port or free_port()
     return [
         *(sys.executable, "-m", "deepspeed.launcher.launch"),
         *(f"--world_info={world}", "--master_addr=127.0.0.1", f"--master_port={port}"),
         "--log_level=critical",
     ]
+
+
+def check_port(port: int) -> None:
+    """Raises `UserError` if another process listens on a port; 0 is any free one."""
+    with socket.socket() as probe:
+        # As the ranks' own store does: a connection that lingers keeps nobody out.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise UserError(
+                f"launch.master_port: {port} cannot be used on this host: {error.strerror}; "
+                "give another one, or 0 for one that is free"
+            ) from error
 
 
 def hostfile_command(launch: LaunchSection) -> list[str]:

@@ -25,7 +25,7 @@ LOGGER = logging.getLogger("magicbert")
 TORCH_LOCK = "lock"
 OWN_LOCK = "magicbert.lock"
 # A rank that only loads the built operator holds torch's lock for a moment.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 20.0
 
 
 def build_comm_operator(accelerator: Any) -> None:

@@ -121,14 +121,14 @@ def is_good(root: Path, mutant: str = "", steps: Sequence[int] = STEPS) -> bool:
     return step in steps[-2:] and is_whole(root, step)
 
 
-def recovers(root: Path, folder: Path) -> bool:
+def recovers(root: Path, folder: Path, mutant: str = "") -> bool:
     """Starts again on real ranks: loads what is chosen, sweeps, and saves the step anew."""
     server = rank_server()
     work, where = "saving_worker:load_newest", {"root": str(root)}
-    loaded = server.start(work, NUM_RANKS, folder / "load", where)
+    loaded = server.start(work, NUM_RANKS, folder / "load", where | {"mutant": mutant})
     if loaded.results() != [chosen_step(root, "")] * NUM_RANKS:
         return False
-    arguments = {"steps": [STEPS[-1]], "root": str(root), "keep": 1}
+    arguments = {"steps": [STEPS[-1]], "root": str(root), "keep": 1, "mutant": mutant}
     again = server.start("saving_worker:save_steps", NUM_RANKS, folder / "again", arguments)
     names = [path.name for path in root.iterdir()] if again.results() == [[""]] * 2 else []
     return names == [f"step-{STEPS[-1]}"] and is_whole(root, STEPS[-1])

@@ -81,6 +81,7 @@ def save_steps(rank: int, num_ranks: int, folder: Path, arguments: Any) -> list[
     ranks = join(rank, num_ranks, folder)
     if arguments.get("mutant") == "no wait":
         forget_to_wait()
+    without_sweep(arguments)
     kind = STORES.get(arguments.get("mutant", ""), CheckpointStore)
     store = kind(Path(arguments["root"]), ranks, arguments.get("keep", 2))
     store.open()
@@ -104,8 +105,15 @@ def forget_to_wait() -> None:
     Ranks.raise_together = lambda self, problem, *rest, **more: None  # type: ignore[method-assign]
 
 
+def without_sweep(arguments: Any) -> None:
+    """A mutant: what killed runs left aside stays."""
+    if arguments.get("mutant") == "no sweep":
+        Retention.sweep = lambda self: None  # type: ignore[method-assign]
+
+
 def load_newest(rank: int, num_ranks: int, folder: Path, arguments: Any) -> int:
     """Opens the folder as a starting run does; returns the step that it would go on from."""
+    without_sweep(arguments)
     store = CheckpointStore(Path(arguments["root"]), join(rank, num_ranks, folder), 2)
     store.open()
     checkpoint = store.newest()

@@ -10,9 +10,11 @@ import loop_worker
 import torch
 
 from magicbert.cli import set_up_logging
+from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.training.checkpoints import CheckpointStore
 from magicbert.training.environment import accelerator, join_process_group
+from magicbert.training.guarding import guarded
 
 
 def train_toy(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
@@ -27,6 +29,13 @@ def train_toy(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     except UserError as error:
         return {"error": str(error)}
     return {"ending": outcome.ending, "step": outcome.state.step, "digest": digest}
+
+
+def train_guarded(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Trains under the watchdog; ``arguments``: as `train_toy`, and ``save_minutes``."""
+    launch = LaunchSection(num_ranks=num_ranks, save_minutes=arguments["save_minutes"])
+    with guarded(Path(arguments["root"]), rank, num_ranks, launch):
+        return train_toy(rank, num_ranks, folder, arguments)
 
 
 def go_one_back() -> None:

@@ -206,3 +206,29 @@ def training_outlives(folder: Path) -> bool:
 @mutant("C3", "a rank speaks for all of them")
 def one_rank_fails_unheard(folder: Path, is_thorough: bool) -> Finding:
     return one_rank_fails(folder, is_thorough, mutant="no wait")
+
+
+@row(
+    "C4",
+    fault="a disk that takes 5 s to sync a file on one rank, a limit of 20 s for a save",
+    expected="the watchdog stays silent, training goes on",
+    tier="N",
+)
+def slow_disk(folder: Path, is_thorough: bool, limit: float = 20) -> Finding:
+    arguments = {
+        "root": str(folder / "run"), "save_minutes": limit / 60,
+        "training": {"num_steps": 8, "checkpoint_every": 4},
+    }  # fmt: skip
+    rule = "save.shard.written=sleep:5@rank:1,step:4"
+    work, place = "training_worker:train_guarded", folder / "ranks"
+    trial = rank_server().start(work, NUM_RANKS, place, arguments, faults=rule)
+    codes = trial.wait(200)
+    num_alarms = sum(code != 0 for code in codes)
+    saved = verified_steps(folder / "run" / "checkpoints")
+    figure = f"{num_alarms} false alarms; steps saved: {saved}"
+    return Finding(not num_alarms and saved == [8, 4], figure, num_firings(place))
+
+
+@mutant("C4", "a limit that is shorter than the disk is slow")
+def too_short_a_limit(folder: Path, is_thorough: bool) -> Finding:
+    return slow_disk(folder, is_thorough, limit=2)
