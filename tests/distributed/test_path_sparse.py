@@ -25,7 +25,7 @@ def assert_exact(cells: dict[str, Any]) -> None:
         assert found["strays"] == [], name
         assert found["idle"] == [], name
         # A bf16 weight on the edge between two values may round the other way.
-        bound = 2e-5 if "bf16" in name else 1e-6
+        bound = 5e-5 if "bf16" in name else 1e-6
         assert found["errors"]["weights"] < bound, name
         assert found["errors"]["loss"] < (1e-3 if "bf16" in name else 1e-6), name
         assert found["errors"]["norm"] < (5e-3 if "bf16" in name else 1e-5), name
@@ -72,7 +72,7 @@ def test_trajectory_of_stock_deepspeed_is_another_one(checks: list[Any]) -> None
 def test_other_policies_and_lamb_equal_their_references(checks: list[Any]) -> None:
     for check in checks:
         for name, found in check["other rules"].items():
-            bound = 2e-5 if "bf16" in name else 1e-6
+            bound = 5e-5 if "bf16" in name else 1e-6
             assert found["errors"]["weights"] < bound, name
             if "zero-gradient" in name:
                 assert found["strays"], name
