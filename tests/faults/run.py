@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,12 @@ from matrix import Finding, Row, load_rows, select, sort_key
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "faults.json"
 PAGE = ROOT / "docs" / "reliability.md"
+GROUPS = {
+    "A": "crash and resume", "B": "exactness", "C": "storage", "D": "ranks", "E": "numbers",
+    "F": "input", "G": "security",
+}  # fmt: skip
+MAX_SECONDS = 1800  # of one check; all rows together take about as long on two idle cores
+MAX_CELL = 400
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
@@ -40,7 +49,7 @@ def product() -> str:
 def run_row(entry: Row) -> dict[str, Any]:
     """Runs one row with its mutants and peers."""
     start = time.monotonic()
-    finding = run_check(entry.check)
+    finding = run_check(entry.check, is_thorough=True)
     result: dict[str, Any] = {
         "id": entry.id,
         "fault": entry.fault,
@@ -52,31 +61,58 @@ def run_row(entry: Row) -> dict[str, Any]:
         "skipped": finding.skipped,
     }
     if finding.passed is not None:
-        caught = {text: run_check(check).passed is False for text, check in entry.mutants.items()}
-        result["mutants"] = caught
+        mutants = {text: run_mutant(check) for text, check in entry.mutants.items()}
+        # What each of them showed is kept: a mutant that merely fails to start proves nothing.
+        result["mutants"] = {text: seen.figure[:300] for text, seen in mutants.items()}
+        caught = [seen.passed is False for seen in mutants.values() if seen.passed is not None]
         figures = [f"{name}: {run_peer(measure)}" for name, measure in entry.peers.items()]
         result["peer_figure"] = "; ".join(figures) or None
-        is_proven = finding.num_fired > 0 and all(caught.values())
+        is_proven = finding.num_fired > 0 and bool(caught) and all(caught)
         result["passed"] = bool(finding.passed and is_proven)
     seconds = round(time.monotonic() - start, 1)
     commit = git("rev-parse", "--short", "HEAD")
     return result | {"seconds": seconds, "commit": commit, "product": product()}
 
 
-def run_check(check: Any) -> Finding:
+def run_check(check: Any, *, is_thorough: bool) -> Finding:
     """Runs a check in a folder of its own; an exception is a failure, not the end."""
-    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder, time_limit():
         try:
-            finding: Finding = check(Path(folder), True)
+            finding: Finding = check(Path(folder), is_thorough)
         except Exception as error:
             return Finding(False, f"{type(error).__name__}: {str(error)[:200]}", 1)
     return finding
 
 
+def run_mutant(check: Any) -> Finding:
+    """Runs a mutant at the small size, and at the large one only if the small did not notice."""
+    finding = run_check(check, is_thorough=False)
+    return run_check(check, is_thorough=True) if finding.passed else finding
+
+
+@contextmanager
+def time_limit() -> Iterator[None]:
+    """Raises ``TimeoutError`` in a block that takes longer than any row may."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"took longer than {MAX_SECONDS} s")
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(MAX_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
+
+
 def run_peer(measure: Any) -> str:
     """Measures a peer in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder:
-        return str(measure(Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="magicbert-faults-") as folder, time_limit():
+        try:
+            return str(measure(Path(folder)))
+        except Exception as error:
+            return f"not measured ({type(error).__name__})"
 
 
 def read_results() -> dict[str, dict[str, Any]]:
@@ -101,12 +137,23 @@ def write_results(results: dict[str, dict[str, Any]]) -> None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Draws the rows as a Markdown table."""
     lines = ["| row | fault | expected | result | figure | peers |", "|---|---|---|---|---|---|"]
+    groups: set[str] = set()
     for entry in rows:
+        group = entry["id"][0]
+        if group not in groups:
+            lines.append(f"| **{group}** | **{GROUPS.get(group, '')}** |  |  |  |  |")
+            groups.add(group)
         verdict = {True: "passed", False: "**failed**", None: "skipped"}[entry["passed"]]
         figure = entry["skipped"] or entry["figure"]
         cells = (entry["fault"], entry["expected"], verdict, figure, entry["peer_figure"] or "")
-        lines.append(f"| {entry['id']} | " + " | ".join(c.replace("|", "/") for c in cells) + " |")
+        lines.append(f"| {entry['id']} | " + " | ".join(map(cell, cells)) + " |")
     return "\n".join(lines)
+
+
+def cell(text: str) -> str:
+    """Returns a text that stays in its cell."""
+    plain = " ".join(text.replace("|", "/").split())
+    return plain if len(plain) <= MAX_CELL else f"{plain[:MAX_CELL]}..."
 
 
 def main() -> int:
@@ -124,7 +171,8 @@ def main() -> int:
         results[entry.id] = run_row(entry)
         write_results(results)
         shown = results[entry.id]
-        print(f"    passed={shown['passed']}  {shown['skipped'] or shown['figure']}", flush=True)
+        verdict = f"passed={shown['passed']} in {shown['seconds']:.0f} s"
+        print(f"    {verdict}  {shown['skipped'] or shown['figure']}", flush=True)
     failed = [id for id, entry in results.items() if entry["passed"] is False]
     print(f"{len(results)} rows, failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0

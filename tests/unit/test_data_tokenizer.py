@@ -154,6 +154,17 @@ def test_a_vocabulary_file_keeps_its_ids(tmp_path: Path) -> None:
     assert tokenizer.special_ids() == (0, 2, 3, 4, 5)
 
 
+def test_only_line_feeds_end_a_token(tmp_path: Path) -> None:
+    """A line separator inside a token would shift the ids of all that follow."""
+    path = tmp_path / "vocab.txt"
+    path.write_bytes("[PAD]\r\n[UNK]\r\n[CLS]\n[SEP]\n[MASK]\nx\u2028y\nafter\n".encode())
+    backend = load_tokenizer(TokenizerSection(kind="load", path=str(path))).backend
+    assert backend.token_to_id("after") == 6
+    path.write_bytes(b"[PAD]\n[UNK]\n\n[CLS]\n[SEP]\n[MASK]\n")
+    with pytest.raises(UserError, match=r"vocab\.txt:3: empty line"):
+        load_tokenizer(TokenizerSection(kind="load", path=str(path)))
+
+
 def test_bad_vocabularies_are_named(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     with pytest.raises(UserError, match=r"vocab\.txt: must hold the special tokens"):

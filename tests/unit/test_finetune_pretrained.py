@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from exported_run import ARCHITECTURE, write_run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_bert import save_tiny_bert
 from transformers import set_seed
 
@@ -129,6 +129,34 @@ def test_what_cannot_be_loaded_is_refused(tmp_path: Path, damage: str) -> None:
         weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(UserError, match="cannot be loaded"):
         load_classifier(describe_pretrained("mine", str(folder), False), TASKS["rte"])
+
+
+def test_an_encoder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """transformers draws them anew and goes on."""
+    folder = save_tiny_bert(tmp_path / "model", ["word"])
+    weights = load_file(folder / "model.safetensors")
+    del weights["bert.encoder.layer.0.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"its files lack bert\.encoder\.layer\.0\.output"):
+        load_classifier(describe_pretrained("mine", str(folder), False), TASKS["rte"])
+
+
+def test_code_is_allowed_by_the_user_alone(tmp_path: Path) -> None:
+    folder = save_tiny_bert(tmp_path / "model", ["word"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"_private": "evil/kernel"}))
+    with pytest.raises(UserError, match="private field '_private'"):
+        describe_pretrained("mine", str(folder), False)
+    assert describe_pretrained("mine", str(folder), True).trust_remote_code
+
+
+def test_a_changed_export_is_refused(exported: RunSection) -> None:
+    folder = Path(exported.root) / "demo" / "export"
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged or changed"):
+        find_pretrained(FinetuneConfig(run=exported))
 
 
 def test_tokenizer_is_needed_with_a_padding_token(tmp_path: Path) -> None:

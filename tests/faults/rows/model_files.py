@@ -294,8 +294,8 @@ def corrupt_all(folder: Path, count: int, only: str = "") -> Finding:
 
 @row(
     "F6",
-    fault="Arrow, Parquet, JSONL, safetensors and records with flipped bits, cuts, zeros and noise, "
-    "each read in a process of its own",
+    fault="Arrow, Parquet, JSONL, safetensors and records with flipped bits, cuts, zeros and "
+    "noise, each read in a process of its own",
     expected="no signal and no traceback reaches the user",
     tier="N",
 )
