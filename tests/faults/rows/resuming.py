@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from forked_ranks import rank_server
 from matrix import Check, Finding, mutant, peer, row
 from resuming_worker import NUM_SAMPLES, ROWS_PER_STEP, STEPS, first_difference, oracle
+
+from magicbert.config.sections import TrainingSection
 
 TOLERANCE = 1e-5
 MISSING = "no checkpoint there verifies"
@@ -92,10 +94,11 @@ def is_silent(outcome: str) -> bool:
 
 # --- B1 ---------------------------------------------------------------------------------------
 
+STAGES = get_args(get_type_hints(TrainingSection)["zero_stage"])
+OFFLOAD = {"training": {"offload_optimizer": True}}
 CELLS: list[dict[str, Any]] = [
-    {"stage": stage, "precision": precision}
-    for stage in (0, 1, 2)
-    for precision in ("fp32", "bf16")
+    *({"stage": stage, "precision": name} for stage in STAGES for name in ("fp32", "bf16")),
+    *({"stage": stage, **OFFLOAD} for stage in STAGES[1:]),
 ]
 # Within an epoch, the step in which one ends, and the step with which one ends.
 FEW_STOPS = [3, 4, 9]
@@ -105,7 +108,7 @@ FEW_CELLS = {1: [{"stage": 1}, {"stage": 2, "precision": "bf16"}], 2: [{"stage":
 @row(
     "B1",
     fault="stop by SIGTERM at each of 20 steps (within and at the edges of epochs); kill -9 within "
-    "accumulation; ZeRO 0-2, fp32 and bf16, 1 and 2 ranks",
+    f"accumulation; ZeRO 0-{STAGES[-1]}, fp32 and bf16, offload, 1 and 2 ranks",
     expected="losses, norms, rates, paths, anchors, samples and weights equal to the last bit",
     tier="P",
 )
@@ -190,13 +193,14 @@ mutant("B2", "dropout from the global generator")(without(run_twice, "keyed drop
 
 # --- B3 ---------------------------------------------------------------------------------------
 
-# (ranks, stage) of one start after another.
-ROUTES = {
-    "2-1-4 ranks": [(2, 1), (1, 1), (4, 1)],
-    "1-2 ranks": [(1, 2), (2, 2)],
-    "4-2 ranks": [(4, 1), (2, 1)],
-    "stages 0-1-2": [(2, 0), (2, 1), (2, 2)],
-    "2-1-4 ranks, stages 2-0-1": [(2, 2), (1, 0), (4, 1)],
+# (ranks, cell) of one start after another.
+ROUTES: dict[str, list[tuple[int, dict[str, Any]]]] = {
+    "2-1-4 ranks": [(2, {"stage": 1}), (1, {"stage": 1}), (4, {"stage": 1})],
+    "1-2 ranks": [(1, {"stage": 2}), (2, {"stage": 2})],
+    "4-2 ranks": [(4, {"stage": 1}), (2, {"stage": 1})],
+    f"stages 0 to {STAGES[-1]} and back": [(2, {"stage": n}) for n in (*STAGES, 0)],
+    "offload on and off": [(2, {"stage": 1}), (2, {"stage": 1, **OFFLOAD}), (2, {"stage": 1})],
+    "2-1-4 ranks, stages 2-0-1": [(2, {"stage": 2}), (1, {"stage": 0}), (4, {"stage": 1})],
 }
 
 
@@ -226,12 +230,12 @@ def change_ranks(folder: Path, is_thorough: bool, part: str | None = None) -> Fi
     return Finding(is_right, "max abs loss difference: " + "; ".join(figures), num_starts)
 
 
-def drive(folder: Path, route: list[tuple[int, int]], options: dict[str, Any]) -> None:
+def drive(folder: Path, route: list[tuple[int, dict[str, Any]]], options: dict[str, Any]) -> None:
     """Makes the starts of a route; all but the last are stopped on the way."""
-    for number, (num_ranks, stage) in enumerate(route):
+    for number, (num_ranks, cell) in enumerate(route):
         is_last = number == len(route) - 1
         stop_at = None if is_last else STEPS * (number + 1) // len(route)
-        run_ranks("one_run", num_ranks, folder, {"stage": stage, "stop_at": stop_at, **options})
+        run_ranks("one_run", num_ranks, folder, {**cell, "stop_at": stop_at, **options})
 
 
 def compare(expected: Path, found: Path) -> tuple[float, bool]:
@@ -280,8 +284,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 ACCEPTED: list[dict[str, Any]] = [
     {"stage": 2, "stop_at": 6},
     {"stage": 0, "stop_at": 7},
-    {"training": {"keep_checkpoints": 3, "checkpoint_every": 4}, "stop_at": 8},
-    {"training": {"evaluate_every": 7, "num_eval_batches": 2, "max_minutes": 30.0}, "stop_at": 9},
+    {**OFFLOAD, "stop_at": 8},
+    {"training": {"keep_checkpoints": 3, "checkpoint_every": 4}, "stop_at": 9},
+    {"training": {"evaluate_every": 7, "num_eval_batches": 2, "max_minutes": 30.0}, "stop_at": 10},
 ]
 
 
