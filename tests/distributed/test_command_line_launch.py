@@ -93,6 +93,33 @@ def test_a_stopped_run_goes_on_with_the_same_command(folder: Path) -> None:
     assert "finished already" in output
 
 
+def test_a_run_goes_on_with_other_ranks_but_never_begins_anew(folder: Path) -> None:
+    stage = folder / "runs" / "toy" / "pretrain-other"
+    shape = {"run.label": "other", "optimizer.schedule": "constant", "training.log_every": "1"}
+
+    def train(num_steps: int, code: int, **settings: str) -> str:
+        options = {**SETTINGS, **shape, "training.checkpoint_every": "3", **settings}
+        process = magicbert("pretrain", folder, **options, **{"training.num_steps": str(num_steps)})
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == code, output
+        return output
+
+    train(6, 0)
+    states = sorted((stage / "checkpoints").glob("step-*/state.json"))
+    assert len(states) == 2
+    for state in states:
+        state.rename(state.with_suffix(".away"))
+    output = train(9, 2)
+    assert output.count("no checkpoint there verifies") == 1
+    assert "Traceback" not in output
+    for state in states:
+        state.with_suffix(".away").rename(state)
+    output = train(9, 0, **{"launch.num_ranks": "1", "training.zero_stage": "0"})
+    assert "cut anew" in output
+    made = [row["step"] for row in read_metrics(stage) if row["kind"] == "train"]
+    assert made == list(range(1, 10))
+
+
 def test_a_mistake_is_told_once_and_before_any_rank_starts(folder: Path) -> None:
     settings = {**SETTINGS, "run.label": "wrong", "model.max_length": "8"}
     process = magicbert("pretrain", folder, **settings)
