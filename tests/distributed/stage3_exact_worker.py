@@ -15,6 +15,7 @@ CELLS = (
     Setting(3, "fp32", True, 1, 0.5), Setting(3, "bf16", True, 3, 0.5),
 )  # fmt: skip
 LAMB = Setting(3, "bf16", rule="lamb")
+POLICIES = (Setting(3, policy="shared-step"), Setting(3, policy="zero-gradient"))
 
 
 def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def check_everything(rank: int, num_ranks: int, folder: Path, arguments: Any) ->
     return {
         "cells": {str(cell): train(cell, rank, num_ranks) for cell in CELLS},
         "lamb": train(LAMB, rank, num_ranks, 20),
+        "policies": {cell.policy: train(cell, rank, num_ranks, 15) for cell in POLICIES},
         "still": train(Setting(3, **STILL), rank, num_ranks, 12),  # type: ignore[arg-type]
         "stock": train(Setting(3, stock=True), rank, num_ranks, 12),
         "still, stock": train(

@@ -44,6 +44,13 @@ def test_the_path_is_trained_as_plain_torch_trains_it_and_nothing_else_moves(
         assert rank["lamb"]["errors"]["weights"] < 2e-5
 
 
+def test_other_policies_equal_their_references(found: list[Any]) -> None:
+    for rank in found:
+        for policy, cell in rank["policies"].items():
+            assert cell["errors"]["weights"] < 1e-6, policy
+            assert bool(cell["strays"]) == (policy == "zero-gradient"), policy
+
+
 def test_clipping_was_at_work_where_it_is_on(found: list[Any]) -> None:
     for rank in found:
         for name, cell in rank["cells"].items():

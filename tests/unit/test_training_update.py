@@ -8,22 +8,43 @@ import pytest
 import torch
 from torch import Tensor
 
+from magicbert.training.path_sparse.adamw import SparseAdamW
+from magicbert.training.path_sparse.lamb import SparseLamb
+from magicbert.training.path_sparse.placement import Piece
+from magicbert.training.path_sparse.policies import Policy
+from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.update import SparseUpdate
+
+SIZES = (7, 5, 9)
 
 
 def groups_of(values: list[Tensor]) -> list[dict[str, Any]]:
     decays = [0.1, 0.0, 0.1]
     return [
-        {"params": [value.clone().requires_grad_()], "weight_decay": decay}
-        for value, decay in zip(values, decays, strict=True)
+        {
+            "params": [value.clone().requires_grad_()],
+            "weight_decay": decay,
+            "name": str(number),
+            "is_matrix": decay > 0,
+            "parameter_names": ["weight"],
+        }
+        for number, (value, decay) in enumerate(zip(values, decays, strict=True))
     ]
 
 
-def build(clip_norm: float) -> tuple[SparseUpdate, list[Tensor]]:
+def build(
+    clip_norm: float, kind: type[UpdateRule] = SparseAdamW, policy: Policy = "path-sparse"
+) -> tuple[SparseUpdate, list[Tensor]]:
     torch.manual_seed(0)
-    values = [torch.randn(7), torch.randn(5), torch.randn(9)]
-    adamw = torch.optim.AdamW(groups_of(values), lr=0.01, fused=True)
-    return SparseUpdate(adamw, clip_norm, process_group=None), values
+    values = [torch.randn(size) for size in SIZES]
+    rule = kind(groups_of(values), lr=0.01, betas=(0.9, 0.999), eps=1e-8, policy=policy)
+    update = SparseUpdate(
+        rule,
+        clip_norm,
+        process_group=None,
+        pieces=lambda number: (Piece(0, 0, SIZES[number], 0),),
+    )
+    return update, values
 
 
 @pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
@@ -51,10 +72,15 @@ def test_steps_are_those_of_adamw(clip_norm: float, loss_scale: float) -> None:
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_changes_no_bit(poison: float) -> None:
-    update, values = build(0.5)
+@pytest.mark.parametrize("policy", ["path-sparse", "shared-step", "zero-gradient"])
+@pytest.mark.parametrize("kind", [SparseAdamW, SparseLamb])
+def test_a_gradient_that_is_not_finite_changes_no_bit(
+    kind: type[UpdateRule], policy: Policy, poison: float
+) -> None:
+    update, values = build(0.5, kind, policy)
     groups = update.optimizer.param_groups
     update.step(groups, [torch.ones_like(value) for value in values], 1.0)
+    update.step(groups[:1], [torch.ones_like(values[0])], 1.0)  # counters differ from here on
 
     def everything() -> list[Tensor]:
         state = update.optimizer.state

@@ -35,7 +35,7 @@ class SparseUpdate:
         clip_norm: float,
         process_group: object | None,
         *,
-        pieces: Callable[[int], tuple[Piece, ...]] = lambda number: (),
+        pieces: Callable[[int], tuple[Piece, ...]],
         host: HostMemory | None = None,
     ) -> None:
         self.optimizer = optimizer
