@@ -63,10 +63,11 @@ class StageRun:
         base: folder of `write_base`.
         root: root of the runs; a copy of the base's.
         verb: the stage.
+        mutant: defence taken out, as `stage_worker` names it.
     """
 
-    def __init__(self, base: Path, root: Path, verb: str) -> None:
-        self.base, self.root, self.verb = base, root, verb
+    def __init__(self, base: Path, root: Path, verb: str, mutant: str = "") -> None:
+        self.base, self.root, self.verb, self.mutant = base, root, verb, mutant
         self.run = root / "tiny"
         shutil.copytree(base / "runs", root)
         if verb == "prepare":
@@ -84,7 +85,8 @@ class StageRun:
         self.num_starts += 1
         folder = self.root.parent / f"{self.root.name}-start-{self.num_starts}"
         work = "stage_worker:run_stage"
-        return stage_server().start(work, 1, folder, [self.verb, *words], faults=faults)
+        arguments = {"words": [self.verb, *words], "mutant": self.mutant}
+        return stage_server().start(work, 1, folder, arguments, faults=faults)
 
     def finish(self) -> dict[str, Any]:
         """Runs the stage to its end; returns its result."""

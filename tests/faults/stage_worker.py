@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import loop_worker  # noqa: F401 - imported for its own imports: a trial must not wait for them
 
 from magicbert import cli
+from magicbert.export import huggingface
 from magicbert.training.environment import accelerator
 
 accelerator()
@@ -19,5 +23,15 @@ importlib.import_module("accelerate")
 
 
 def run_stage(rank: int, num_ranks: int, folder: Path, arguments: Any) -> None:
-    """Runs ``magicbert`` with the words given; leaves with its exit code."""
-    cli.main(arguments)
+    """Runs ``magicbert`` with the ``words`` given; leaves with its exit code."""
+    if arguments["mutant"] == "in place":
+        huggingface.atomic_folder = in_place
+    cli.main(arguments["words"])
+
+
+@contextmanager
+def in_place(folder: Path) -> Iterator[Path]:
+    """A mutant: the folder is emptied and written where it stands."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
