@@ -120,6 +120,20 @@ def test_a_run_goes_on_with_other_ranks_but_never_begins_anew(folder: Path) -> N
     assert made == list(range(1, 10))
 
 
+def test_stage_3_gives_the_losses_of_stage_1(folder: Path) -> None:
+    settings = {**SETTINGS, "training.num_steps": "8", "training.log_every": "1"}
+    losses = {}
+    for stage in ("1", "3"):
+        label = {"run.label": f"zero{stage}", "training.zero_stage": stage}
+        process = magicbert("pretrain", folder, **settings, **label)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        rows = read_metrics(folder / "runs" / "toy" / f"pretrain-zero{stage}")
+        losses[stage] = [row["loss"] for row in rows if row["kind"] in ("train", "valid")]
+    assert len(losses["1"]) == 9
+    assert losses["3"] == pytest.approx(losses["1"], abs=1e-5)
+
+
 def test_a_mistake_is_told_once_and_before_any_rank_starts(folder: Path) -> None:
     settings = {**SETTINGS, "run.label": "wrong", "model.max_length": "8"}
     process = magicbert("pretrain", folder, **settings)

@@ -131,9 +131,9 @@ class PathSparse(Contender):
         self.device = self.engine.device
         self.num_terms = setting.rows * setting.length * num_ranks
 
-    def open(self, path: Architecture) -> None:
-        """Names the path and sets the learning rate."""
-        self.engine.begin_step(path, OPTIMIZER.learning_rate)
+    def open(self, path: Architecture, anchor: Architecture | None = None) -> None:
+        """Names the path, and the one it is aligned to, and sets the learning rate."""
+        self.engine.begin_step(path, OPTIMIZER.learning_rate, anchor)
 
     def forward(
         self, batch: Tensor, path: Architecture, anchor: Architecture | None = None
@@ -168,8 +168,8 @@ class Aligned(Contender):
         self.engine, self.anchor, self.device = engine, anchor, engine.device
 
     def open(self, path: Architecture) -> None:
-        """Names the path."""
-        self.engine.open(path)
+        """Names path and anchor."""
+        self.engine.open(path, self.anchor)
 
     def forward(self, batch: Tensor, path: Architecture) -> Tensor:
         """Runs anchor and path."""
