@@ -14,7 +14,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "zero_quantized_gradients": (False, "gradients would not be those of the path"),
     "zero_quantized_nontrainable_weights": (False, "no weight is frozen here"),
     "zenflow": (None, "it updates parts of a gradient at different times"),
-    "mics_shard_size": (-1, "it partitions over groups of ranks"),
 }
 
 
