@@ -22,7 +22,7 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.sampling import UniformSampler
 from magicbert.training.ranks import Ranks
 
-NUM_WARM_STEPS = 3
+NUM_WARM_STEPS = 2
 # Milliseconds by clock, phase, round and step.
 Times: TypeAlias = dict[str, dict[str, list[list[float]]]]
 
@@ -44,7 +44,7 @@ def play(match: Match, setting: EngineBenchSection, ranks: Ranks) -> dict[str, A
     gc.collect()
     return row_of(match, times) | {
         "counted": counted,
-        "rounds": num_rounds(match, setting),
+        "rounds": length_of(match, setting)[0],
         "load_average": [round(load, 1), round(os.getloadavg()[0], 1)],
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -64,9 +64,11 @@ def build_contenders(
     return {MAGICBERT: engine, ALIGNED: Aligned(engine, anchor), PLAIN: plain}
 
 
-def num_rounds(match: Match, setting: EngineBenchSection) -> int:
-    """Returns the rounds of a match; peers need fewer, they are far off."""
-    return setting.rounds if match.contender == MAGICBERT else setting.peer_rounds
+def length_of(match: Match, setting: EngineBenchSection) -> tuple[int, int]:
+    """Returns rounds and timed steps of a turn; peers need few, they are far off and slow."""
+    if match.contender == MAGICBERT:
+        return setting.rounds, setting.steps
+    return setting.peer_rounds, 1
 
 
 def take_turns(
@@ -88,11 +90,12 @@ def take_turns(
     gc.freeze()
     found: dict[str, Times] = {name: {} for name in contenders}
     names = list(contenders)
-    for number in range(num_rounds(match, setting)):
+    num_rounds, num_steps = length_of(match, setting)
+    for number in range(num_rounds):
         turn = number % len(names)
         for name in [*names[turn:], *names[:turn]]:
             ranks.barrier()
-            steps = [contenders[name].timed_step(*feed.next()) for _ in range(setting.steps + 1)]
+            steps = [contenders[name].timed_step(*feed.next()) for _ in range(num_steps + 1)]
             add_round(found[name], steps[1:])
     gc.unfreeze()
     return found
