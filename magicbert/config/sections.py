@@ -394,7 +394,7 @@ class FinetuneSection:
 class EngineBenchSection:
     """Setting of `bench engine`: a light chain of layers, so that nothing hides the step's cost."""
 
-    stages: tuple[int, ...] = option((0, 1, 2), "ZeRO stages to measure", within="[0, 3]")
+    stages: tuple[int, ...] = option((0, 1, 2, 3), "ZeRO stages to measure", within="[0, 3]")
     ranks: tuple[int, ...] = option((1, 2), "numbers of ranks to measure", within="[1, 4096]")
     candidates: tuple[int, ...] = option(
         (4, 26), "operators per layer to measure", within="[1, 1024]"

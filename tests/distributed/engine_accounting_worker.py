@@ -22,7 +22,7 @@ from magicbert.training.environment import join_process_group
 
 SETTING = EngineBenchSection(num_layers=4, hidden_size=32, rows=2, length=8)
 CANDIDATES = (4, 8)
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
 
 # The norm is taken and found small: what most steps of a run do.
 UNCLIPPED = dataclasses.replace(OPTIMIZER, clip_norm=1e6)
@@ -41,11 +41,12 @@ def count_step(contender: Contender) -> dict[str, Any]:
 
 
 def num_parameters(candidates: int) -> dict[str, int]:
-    """Parameters of one path and of the whole supernet."""
+    """Parameters of one path, of its operators alone, and of the whole supernet."""
     supernet = BenchSupernet(bench_space(SETTING, candidates), SETTING.hidden_size)
     path = supernet.path_state(path_of("op1"))
     return {
         "path": sum(value.numel() for value in path.values()),
+        "operators": sum(v.numel() for name, v in path.items() if name.startswith("layers.")),
         "supernet": sum(value.numel() for value in supernet.parameters()),
     }
 

@@ -6,13 +6,14 @@ DeepSpeed is the mutant: its figures grow with the candidates, and the checks mu
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 from ranks import run_ranks
 
 pytestmark = pytest.mark.distributed
-STAGES = (0, 1, 2)
+STAGES = (0, 1, 2, 3)
 FLOAT = 4  # bytes
 # Of each parameter of a rank's share: 4 for the norm, 28 for weight, gradient and two moments; a
 # gradient that is clipped is written back. Counters and norms are a fraction of a percent here.
@@ -56,7 +57,8 @@ def test_the_step_phase_touches_a_parameter_as_often_as_adamw_must(
     for count in counts:
         num_ranks = len(counts)
         share = num_ranks if stage else 1
-        gather = GATHER_BYTES if share > 1 else 0
+        # At stage 3 weights are gathered by the next forward.
+        gather = GATHER_BYTES if share > 1 and stage < 3 else 0
         limit = (STEP_BYTES[variant] / share + gather) * count["parameters"]["4"]["path"]
         assert own(count, stage, 4, variant)["step"]["bytes_touched"] <= limit
         assert own(count, stage, 4, ", stock")["step"]["bytes_touched"] > 2 * limit
@@ -67,27 +69,53 @@ def test_gradients_of_the_path_are_reduced_in_one_message(counts: list[Any], sta
     for count in counts:
         path = count["parameters"]["4"]["path"]
         backward = own(count, stage)["backward"]
-        assert backward["collectives"] == {"allreduce_": 1}
-        assert backward["collective_bytes"] == {"allreduce_": FLOAT * path}
+        if stage == 3:
+            expected = {"_reduce_scatter_base_": 1} if len(counts) > 1 else {}
+        else:
+            expected = {"allreduce_": 1}
+        assert backward["collectives"] == expected
+        assert backward["collective_bytes"] == dict.fromkeys(expected, FLOAT * path)
         if stage == 0:  # the mutant
             stock = own(count, stage, 4, ", stock")["backward"]["collective_bytes"]["allreduce_"]
             assert stock == FLOAT * count["parameters"]["4"]["supernet"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_step_takes_one_sum_for_the_norm_and_one_gather(counts: list[Any], stage: int) -> None:
+def test_the_norm_takes_one_sum_and_the_weights_of_the_path_one_gather(
+    counts: list[Any], stage: int
+) -> None:
     num_ranks = len(counts)
     for count in counts:
-        step = own(count, stage)["step"]
-        sums = {"allreduce_": 1} if stage else {}
-        gathers = {"allgather_": 1} if stage and num_ranks > 1 else {}
-        assert step["collectives"] == sums | gathers
-        assert own(count, stage)["forward"]["collectives"] == {}
-        if not gathers:
+        forward, step = own(count, stage)["forward"], own(count, stage)["step"]
+        gathers = forward if stage == 3 else step
+        assert step["collectives"].get("allreduce_", 0) == (1 if stage else 0)
+        names = {"allgather_", "_allgather_base_"} & set(gathers["collectives"])
+        if num_ranks == 1 or stage == 0:
+            assert not names
             continue
+        (name,) = names
+        messages = Counter(forward["collectives"]) + Counter(step["collectives"])
+        assert messages == {"allreduce_": 1, name: 1}
         share = FLOAT * count["parameters"]["4"]["path"] / num_ranks
         # Each group is padded so that every rank's partition is of one size.
-        assert share <= step["collective_bytes"]["allgather_"] < 1.02 * share
+        assert share <= gathers["collective_bytes"][name] < 1.02 * share
         stock = own(count, stage, 4, ", stock")["step"]["collective_bytes"]
         whole = FLOAT * count["parameters"]["4"]["supernet"] / num_ranks
         assert max(stock.values()) >= whole
+
+
+def test_at_stage_3_the_anchor_adds_its_own_operators_to_what_is_gathered(
+    counts: list[Any],
+) -> None:
+    num_ranks = len(counts)
+    for count in counts:
+        alone, aligned = (
+            sum(own(count, 3, 4, variant)["forward"]["collective_bytes"].values())
+            for variant in ("", ", aligned")
+        )
+        operators = FLOAT * count["parameters"]["4"]["operators"] / num_ranks
+        expected = operators if num_ranks > 1 else 0
+        assert expected <= aligned - alone <= 1.02 * expected
+        for phase in ("backward", "step"):
+            variants = [own(count, 3, 4, variant)[phase] for variant in ("", ", aligned")]
+            assert variants[0]["collective_bytes"] == variants[1]["collective_bytes"]
