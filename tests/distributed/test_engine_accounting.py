@@ -22,7 +22,10 @@ STEP_BYTES = {"": 36.2, ", unclipped": 32.2}
 GATHER_BYTES = 16.5
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(1, id="1 rank", marks=pytest.mark.slow), pytest.param(2, id="2 ranks")],
+)
 def counts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What every rank counted, from one start of the processes."""
     folder = tmp_path_factory.mktemp("accounting")
