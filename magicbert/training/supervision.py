@@ -48,6 +48,7 @@ class Supervisor:
         patience = SILENT_BEATS * beat_seconds(limits)
         self.peers = Peers(folder / FOLDER, num_ranks, patience, time.time())
         self.signals: list[float] = []
+        self.has_ended_silent = False
 
     def wait(self) -> int:
         """Returns the exit code of the whole, once the launcher has ended."""
@@ -95,6 +96,7 @@ class Supervisor:
             print(f"magicbert: {finding.text}", file=sys.stderr, flush=True)
         file = file_of(self.peers.folder, silent[0].rank)
         print(f"magicbert: ending all ranks here; see {file}", file=sys.stderr, flush=True)
+        self.has_ended_silent = True
         end_frozen(findings)
 
     def verdict(self, code: int) -> int:
@@ -103,6 +105,8 @@ class Supervisor:
         dead = [f for f in self.peers.findings() if f.is_gone and f.beat and f.beat.code is None]
         if self.signals:
             return self.verdict_on_stop(words, bool(dead))
+        if self.has_ended_silent:
+            return EXIT_HUNG
         if not code:
             return 0
         for finding in dead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -142,3 +143,24 @@ def test_a_mistake_is_told_once_and_before_any_rank_starts(folder: Path) -> None
     assert output.count("model.max_length") == 1
     assert "Traceback" not in output
     assert not (folder / "runs" / "toy" / "pretrain-wrong").exists()
+
+
+def test_a_killed_rank_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGICBERT_FAULT", "loop.step=kill@rank:1,step:3")
+    settings = {**SETTINGS, "run.label": "killed", "training.num_steps": "50"}
+    process = magicbert("pretrain", folder, **settings)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 79, output
+    assert re.search(r"magicbert: rank 0 ends: rank 1 \(process \d+ on \S+\) died", output)
+    assert "Traceback" not in output
+
+
+def test_ranks_that_all_freeze_are_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The pause lets every rank write a heartbeat that says it is making steps.
+    rules = "loop.step=sleep:2@step:3;loop.step=freeze@step:4"
+    monkeypatch.setenv("MAGICBERT_FAULT", rules)
+    settings = {**SETTINGS, "run.label": "frozen", "training.num_steps": "50"}
+    process = magicbert("pretrain", folder, **settings, **{"launch.step_minutes": "0.1"})
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 78, output
+    assert output.count("is stopped (SIGSTOP)") == 2

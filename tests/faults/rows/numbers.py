@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matrix import Finding, mutant, row
+from matrix import Finding, mutant, peer, row
+from raw_trainer import logged_figure
 from toy_tenant import OPERATORS
 from toy_trials import endings, firings, run, saved_numbers_are_finite, steps_made
 
@@ -61,6 +62,11 @@ def one_bad_step(folder: Path, is_thorough: bool) -> Finding:
         f"{'not saved' if is_refused else 'saved'}; 0 ranks disagree"
     )
     return Finding(good == len(results) and is_refused, figure, firings(trials))
+
+
+@peer("E1", "HF Trainer")
+def trainer(folder: Path) -> str:
+    return logged_figure(folder)
 
 
 @mutant("E1", "bad gradients are applied")
