@@ -15,6 +15,7 @@ from magicbert.config.plan_section import PlanSection
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
 from magicbert.config.sections import AlignmentSection, LaunchSection
 from magicbert.errors import ConfigError
+from magicbert.planning.backward import Sharding
 from magicbert.planning.budget import (
     SECONDS_TO_SAVE,
     Hours,
@@ -24,14 +25,19 @@ from magicbert.planning.budget import (
     save_time,
 )
 from magicbert.planning.disk import measure_disk
-from magicbert.planning.memory import RankMemory, Sharding, rank_memory
+from magicbert.planning.memory import RankMemory, rank_memory
 from magicbert.planning.plan import Plan
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows_of
 from magicbert.stages.plan_forward import WIDTHS, forward_memory
 from magicbert.stages.retrain import choose_architecture
 from magicbert.trail import run_folder, stage_folder
-from magicbert.training.path_sparse.groups import GroupIndex, ParameterGroup, parameter_groups
+from magicbert.training.path_sparse.groups import (
+    SHARED,
+    GroupIndex,
+    ParameterGroup,
+    parameter_groups,
+)
 
 MEGABYTE = 1e6
 
@@ -179,16 +185,21 @@ class Planner:
             bucket_values=min(sum(self.group_sizes), LARGEST_BUCKET),
             accumulates=num_micro_batches(training, self.num_ranks) > 1,
             offloads=training.offload_optimizer,
+            most_live=training.max_live_parameters,
         )
 
     def memory(self) -> RankMemory:
         """Returns the memory of one rank."""
-        numbers = GroupIndex.of(self.groups).of_path(self.largest_path)
+        index = GroupIndex.of(self.groups)
+        numbers, shared = index.of_path(self.largest_path), index.by_owner[SHARED]
         path = [self.group_sizes[number] for number in numbers]
         forward = forward_memory(
             self.supernet, self.config, self.alignment, self.rows, self.options.device
         )
-        return rank_memory(self.sharding, self.group_sizes, path, forward)
+        # At worst the anchor shares no operator with the path.
+        own = [size for number, size in zip(numbers, path, strict=True) if number not in shared]
+        anchor = own if self.alignment.enabled else []
+        return rank_memory(self.sharding, self.group_sizes, path, forward, anchor)
 
     @cached_property
     def path_flops(self) -> PathFlops:

@@ -25,8 +25,9 @@ from magicbert.config.sections import (
     TrainingSection,
 )
 from magicbert.errors import UserError
+from magicbert.planning.backward import Sharding
 from magicbert.planning.budget import Hours, PathFlops, StepFlops, save_time
-from magicbert.planning.memory import ForwardMemory, Sharding, rank_memory
+from magicbert.planning.memory import ForwardMemory, rank_memory
 from magicbert.planning.plan import show_bytes
 from magicbert.space import SearchSpace
 from magicbert.space.cost import Cost, CostModel
@@ -121,6 +122,17 @@ def test_state_is_shared_among_ranks_from_stage_1_on():
         padded = 1000 + 16 + 600 + 8 + 400
         assert shared.weights == 2 * padded
         assert (shared.masters, shared.moments) == (padded, 2 * padded)
+
+
+def test_stage_3_shares_the_weights_and_gathers_the_path_and_the_anchor():
+    def memory(num_ranks: int, **more: Any) -> Any:
+        return rank_memory(sharding(3, num_ranks, most_live=10**6), GROUPS, PATH, NOTHING, **more)
+
+    alone, shared, aligned = memory(1), memory(4), memory(4, anchor=[600, 8])
+    assert shared.weights == 2 * (1000 + 16 + 600 + 8 + 400) // 4
+    assert alone.buffers == 500 * 4
+    assert shared.buffers == alone.buffers + 2 * (1000 + 16 + 600)
+    assert aligned.buffers == shared.buffers + 2 * 608
 
 
 def test_fp32_weights_are_their_own_masters_unless_offloaded():
