@@ -21,6 +21,7 @@ class Sharding:
         accumulates: a step has several micro-batches.
         offloads: masters and moments stand in host memory.
         most_live: values of weights that stay gathered through a step at most, at stage 3.
+        is_gloo: ranks speak over gloo, which scatters sums from a copy of the message.
     """
 
     stage: Literal[0, 1, 2, 3]
@@ -30,6 +31,7 @@ class Sharding:
     accumulates: bool
     offloads: bool
     most_live: int = 0
+    is_gloo: bool = False
 
     @property
     def num_parts(self) -> int:
@@ -117,13 +119,14 @@ def shared_weights(sharding: Sharding, path: PathValues) -> Backward:
     has_former = sharding.accumulates or waiting < path.trained
     fresh, message = waiting * sharding.value_bytes, waiting * FP32_BYTES
     received = 0 if is_alone else message // sharding.num_ranks
+    copied = message if sharding.is_gloo and not is_alone else 0
     former = part if has_former else 0
     weights = live * sharding.value_bytes
     return Backward(
         begin=weights + (part if sharding.accumulates else 0),
-        end=weights + former + message + max(fresh, received),
+        end=weights + former + message + max(fresh, received + copied),
         gradients=part + fresh,
-        buffers=weights + message,
+        buffers=weights + message + copied,
     )
 
 

@@ -29,7 +29,7 @@ from magicbert.planning.memory import RankMemory, rank_memory
 from magicbert.planning.plan import Plan
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows_of
-from magicbert.stages.plan_forward import WIDTHS, forward_memory
+from magicbert.stages.plan_forward import WIDTHS, forward_memory, is_on_gpu
 from magicbert.stages.retrain import choose_architecture
 from magicbert.trail import run_folder, stage_folder
 from magicbert.training.path_sparse.groups import (
@@ -186,6 +186,7 @@ class Planner:
             accumulates=num_micro_batches(training, self.num_ranks) > 1,
             offloads=training.offload_optimizer,
             most_live=training.max_live_parameters,
+            is_gloo=not is_on_gpu(self.options.device),
         )
 
     def memory(self) -> RankMemory:

@@ -13,7 +13,8 @@ from magicbert.bert.rehearsal import NO_MEMORY, RehearsalSupernet, rehearsal_bat
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection
 from magicbert.planning.activations import FusedKernels, kept_bytes
-from magicbert.planning.memory import FP32_BYTES, ForwardMemory
+from magicbert.planning.backward import FP32_BYTES
+from magicbert.planning.memory import ForwardMemory
 from magicbert.space import Architecture
 from magicbert.stages.plan_facts import Rows
 from magicbert.training.module import StepPlan, TrainingModule
@@ -58,8 +59,13 @@ def fused_kernels(model: ModelSection, device: Device) -> FusedKernels:
 
     A GPU fuses attention and dropout; a CPU attention alone, and only without dropout in it.
     """
-    is_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    is_gpu = is_on_gpu(device)
     return FusedKernels(attention=is_gpu or model.attention_dropout == 0.0, dropout=is_gpu)
+
+
+def is_on_gpu(device: Device) -> bool:
+    """Whether the run is planned for GPUs."""
+    return torch.cuda.is_available() if device == "auto" else device == "cuda"
 
 
 def heaviest_path(supernet: RehearsalSupernet, num_rows: int, length: int) -> Architecture:

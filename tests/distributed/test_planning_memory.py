@@ -19,7 +19,7 @@ CASES = [
     [1, "bf16", FEW, 1, True],
     [2, "fp32", FEW, 1, False],
     [2, "bf16", MANY, 1, False],
-    [3, "fp32", FEW, 1, False],
+    [3, "fp32", FEW, 1, True],
     [3, "bf16", MANY, 2, False],
 ]
 
