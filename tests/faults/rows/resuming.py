@@ -108,8 +108,8 @@ FEW_CELLS = {1: [{"stage": 1}, {"stage": 2, "precision": "bf16"}], 2: [{"stage":
 
 @row(
     "B1",
-    fault="stop by SIGTERM at each of 20 steps, within and at the edges of epochs (bf16, offload: at "
-    f"three of them); kill -9 within accumulation; ZeRO 0-{STAGES[-1]}, 1 and 2 ranks",
+    fault="stop by SIGTERM at each of 20 steps, within and at the edges of epochs (bf16, offload: "
+    f"at three); kill -9 within accumulation; ZeRO 0-{STAGES[-1]}, 1 and 2 ranks",
     expected="losses, norms, rates, paths, anchors, samples and weights equal to the last bit",
     tier="P",
 )
