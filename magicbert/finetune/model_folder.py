@@ -52,7 +52,7 @@ def check_model_folder(name: str, folder: Path, *, trust_remote_code: bool) -> N
             raise UserError(f"{name}: holds an adapter, which names another model; merge it first")
     check_weight_index(folder)
     check_sizes(folder, config)
-    if config.get("model_type") == MagicBertConfig.model_type:
+    if config.get("model_type") == MagicBertConfig.model_type or is_export(folder):
         check_export(folder)
 
 
@@ -146,6 +146,12 @@ def check_layers(folder: Path, key: str, count: int) -> None:
     if count > MAX_LAYERS:
         text = f"{str(count)[:40]} layers, at most {MAX_LAYERS}"
         raise UserError(f"{folder / 'config.json'}: {key}: {text}")
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder has the manifest of an export, whatever its damaged files say."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and SCHEMA in manifest.read_text("utf-8", errors="replace")
 
 
 def check_export(folder: Path) -> None:
