@@ -45,7 +45,7 @@ def one_bad_step(folder: Path, is_thorough: bool) -> Finding:
     cells = [
         (kind, stage, precision)
         for kind in KINDS
-        for stage, precision in ((0, "fp32"), (1, "bf16"), (2, "fp32"))
+        for stage, precision in ((0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16"))
     ]
     results = [
         is_skipped_alike(folder / f"{number}", *cell)
