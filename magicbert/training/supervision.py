@@ -33,7 +33,7 @@ class Supervisor:
     Args:
         process: the launcher.
         folder: the stage's folder, with the heartbeats of this start.
-        num_ranks: ranks that the launcher starts.
+        num_ranks: ranks that the launcher starts on this host; the ranks themselves know of all.
         limits: phase -> seconds.
     """
 
@@ -56,13 +56,19 @@ class Supervisor:
         try:
             while self.process.poll() is None:
                 time.sleep(POLL_SECONDS)
-                self.peers.look()
+                self.look()
                 self.end_silent()
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
-        self.peers.look()
+        self.look()
         return self.verdict(self.process.returncode)
+
+    def look(self) -> None:
+        """Reads the heartbeats, those of other hosts too where they lie in the same folder."""
+        self.peers.look()
+        counts = [beat.num_ranks for beat in self.peers.beats.values()]
+        self.peers.num_ranks = max(counts, default=self.peers.num_ranks)
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:
         """Tells the ranks; a launcher would give them 30 seconds to save, one after the other."""
@@ -78,7 +84,7 @@ class Supervisor:
 
     def living(self) -> list[Heartbeat]:
         """Returns the ranks that run on this host now."""
-        self.peers.look()
+        self.look()
         beats = self.peers.beats.values()
         return [beat for beat in beats if beat.is_here and beat.code is None and beat.state]
 

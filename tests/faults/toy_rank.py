@@ -32,8 +32,8 @@ BASE = {
         "num_eval_paths": 2, "checkpoint_every": 1000,
     },
     "launch": {
-        "join_minutes": 0.5, "start_minutes": 1.0, "step_minutes": 0.1, "evaluate_minutes": 0.1,
-        "save_minutes": 0.1, "threads_per_rank": 1,
+        "join_minutes": 2.0, "start_minutes": 2.0, "step_minutes": 1.0, "evaluate_minutes": 1.0,
+        "save_minutes": 1.0, "threads_per_rank": 1,
     },
 }  # fmt: skip
 
