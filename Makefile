@@ -13,6 +13,13 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TORCH_EXTENSIONS_DIR ?= $(CURDIR)/$(VENV)/torch_extensions
 
+# What rows about hosts and disks use. Installed by root where no service manager would start an
+# ssh server at once; elsewhere what needs a missing one is skipped and says so.
+FAULT_TOOLS := openssh-server pdsh iproute2 strace
+INSTALL_FAULT_TOOLS = if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null; then \
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(FAULT_TOOLS) >/dev/null 2>&1 || \
+	echo "not all of $(FAULT_TOOLS) could be installed"; fi
+
 .PHONY: quickstart test test-all faults lint requirements clean
 
 quickstart: $(VENV)/.installed
@@ -26,6 +33,8 @@ test-all: lint
 
 # Every row of the fault matrix; a run that was cut goes on. Writes docs/results/faults.json.
 faults: $(VENV)/.installed-dev
+	@$(INSTALL_FAULT_TOOLS)
+	python -m pytest -q tests/distributed/test_command_line_hosts.py
 	python tests/faults/run.py
 
 lint: $(VENV)/.installed-dev
