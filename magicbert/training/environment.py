@@ -21,6 +21,7 @@ from magicbert.training.heartbeat import PULSE
 from magicbert.training.operator_build import build_comm_operator
 from magicbert.training.ranks import Ranks
 from magicbert.training.rendezvous import meet_on_loopback
+from magicbert.training.shared_buffers import unlink_shared_buffer
 from magicbert.training.watchdog import phase_limits
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -131,6 +132,8 @@ def join_process_group(launch: LaunchSection | None = None) -> Ranks:
     with redirect_stdout(StringIO()):
         deepspeed.init_distributed(backend, timeout=timeout)
     ranks = Ranks.of_process_group()
+    ranks.barrier("join")
+    unlink_shared_buffer(ranks.rank)
     PULSE.enter("start")
     return ranks
 

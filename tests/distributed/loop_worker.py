@@ -236,10 +236,17 @@ def disagreement(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any
     }
 
 
+def shared_buffers() -> list[str]:
+    """Names in shared memory that DeepSpeed's operator gave to the ranks of this start."""
+    port = os.environ["MASTER_PORT"]
+    return [path.name for path in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*")]
+
+
 def everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
     settings = [(1, "fp32"), (1, "bf16")] if num_ranks == 2 else [(0, "fp32"), (2, "bf16")]
     return {
         "resume": resume_is_exact(rank, num_ranks, folder / "resume", settings),
+        "shared buffers": shared_buffers(),
         "guard": checkpoints_are_guarded(rank, num_ranks, folder / "guard", None),
         "saves": failed_saves(rank, num_ranks, folder / "saves", None),
         "agreement": disagreement(rank, num_ranks, folder, None),

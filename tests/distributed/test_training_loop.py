@@ -89,3 +89,8 @@ def test_ranks_on_different_paths_stop_together(everywhere: list[Any]) -> None:
     for rank in everywhere:
         has_stopped = "lost step" in rank["agreement"]["error"]
         assert has_stopped == (len(everywhere) > 1)
+
+
+def test_no_name_in_shared_memory_outlives_the_start(everywhere: list[Any]) -> None:
+    for rank in everywhere:
+        assert rank["shared buffers"] == []
