@@ -11,7 +11,7 @@ from hosts import two_hosts, why_no_hosts
 from ranks import TESTS, run_ranks
 
 pytestmark = pytest.mark.distributed
-STAGES = [1, 2]
+STAGES = [1, 3]
 TIMEOUT = 240
 
 
