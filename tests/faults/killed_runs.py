@@ -18,6 +18,7 @@ TRAINING = {
     "num_eval_batches": 1,
 }  # fmt: skip
 MOST_SECONDS = 120
+EARLY_SECONDS = 0.1
 
 
 @dataclass
@@ -75,7 +76,8 @@ class KilledRun:
         """Starts, lets it work for some seconds after it has resumed, and kills all ranks."""
         before = self.newest
         trial = self.start()
-        if wait_for_work(trial, before):
+        # Most kills come among the steps, some while the checkpoint is read.
+        if wait_for_work(trial, before if seconds < EARLY_SECONDS else 0):
             time.sleep(seconds)
         codes = trial.codes()
         trial.kill()
