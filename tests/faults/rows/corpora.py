@@ -149,4 +149,4 @@ def without_counting(folder: Path, is_thorough: bool) -> Finding:
 
 @mutant("F4", "long documents are not cut")
 def without_cutting(folder: Path, is_thorough: bool) -> Finding:
-    return read_awkward(folder, 10, "bounded documents")
+    return read_awkward(folder, 6, "bounded documents")
