@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ GROUPS = {
 }  # fmt: skip
 MAX_SECONDS = 1800  # of one check; all rows together take about as long on two idle cores
 MAX_CELL = 400
+BROKEN = "the check broke: "
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
@@ -80,14 +82,16 @@ def run_check(check: Any, *, is_thorough: bool) -> Finding:
         try:
             finding: Finding = check(Path(folder), is_thorough)
         except Exception as error:
-            return Finding(False, f"{type(error).__name__}: {str(error)[:200]}", 1)
+            return Finding(False, f"{BROKEN}{type(error).__name__}: {str(error)[:200]}", 1)
     return finding
 
 
 def run_mutant(check: Any) -> Finding:
     """Runs a mutant at the small size, and at the large one only if the small did not notice."""
     finding = run_check(check, is_thorough=False)
-    return run_check(check, is_thorough=True) if finding.passed else finding
+    finding = run_check(check, is_thorough=True) if finding.passed else finding
+    # A mutant that breaks the check itself has not been noticed by it.
+    return replace(finding, passed=None) if finding.figure.startswith(BROKEN) else finding
 
 
 @contextmanager
