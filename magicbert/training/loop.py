@@ -233,7 +233,7 @@ class TrainingLoop:
         text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {short_path(str(state.path))}"
         self.tracker.show(state.step, text)
         if self.meter.straggler is not None:
-            self.tracker.say(f"step {state.step}: {self.meter.straggler}")
+            self.tracker.say(f"step {state.step}: {self.meter.straggler}", logging.WARNING)
 
     def evaluate(self, state: TrainState) -> Score:
         """Scores the fixed paths, and the anchor, on the held-out split."""
