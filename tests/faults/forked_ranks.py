@@ -47,6 +47,7 @@ PRELOADED = (
     "torch.profiler._cupti_monitor",
 )
 START_SECONDS = 120.0
+LONGEST_LOG = 40_000
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -95,10 +96,11 @@ class Trial:
         return [json.loads((self.folder / f"rank-{rank}.json").read_text()) for rank in ranks]
 
     def log(self, rank: int | None = None) -> str:
-        """Returns what one rank, or every rank, has printed."""
+        """Returns what one rank, or every rank, has printed; nothing yet right after its fork."""
         ranks = range(len(self.pids)) if rank is None else [rank]
         files = [self.folder / f"rank-{number}.log" for number in ranks]
-        return "\n".join(file.read_text(errors="replace")[-4000:] for file in files)
+        written = (file.read_text(errors="replace") for file in files if file.is_file())
+        return "\n".join(text[-LONGEST_LOG:] for text in written)
 
 
 class RankServer:
