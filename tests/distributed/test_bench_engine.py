@@ -38,7 +38,8 @@ def test_a_cut_run_goes_on(tmp_path: Path) -> None:
     record = new_record(SMALL)
     mark = {"contender": "stock", "stage": 0, "ranks": 1, "candidates": 2, "load_average": [0, 0]}
     ratio = {"stock": {"cpu": {"whole": {"median": 77.0}, "step": {"median": 88.0}}}}
-    record["rows"] = [{**mark, "ratio_to_plain": ratio}]
+    counted = {"step_bytes_per_parameter": 99.0}
+    record["rows"] = [{**mark, "ratio_to_plain": ratio, "counted": counted}]
     file = tmp_path / "run" / "bench" / "engine.json"
     write_record(file, SCHEMA, record)
 
