@@ -20,6 +20,7 @@ from magicbert.training.checkpoints import (
     RunIdentity,
     ShardData,
     free_space,
+    retention,
 )
 from magicbert.training.checkpoints.layout import GroupLayout
 from magicbert.training.checkpoints.manifest import MANIFEST, SCHEMA
@@ -194,6 +195,21 @@ def test_a_failed_deletion_is_no_failed_save(
     assert "step 1 could not be deleted" in caplog.text
     save(store, 3)
     assert names(store) == ["step-3"]
+
+
+def test_a_folder_that_cannot_be_listed_is_no_failed_save(
+    tmp_path: Path, ranks: Ranks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", ranks, keep=1)
+
+    def refuse(root: Path) -> list[Path]:
+        raise OSError(30, "Read-only file system", str(root))
+
+    monkeypatch.setattr(retention, "published_steps", refuse)
+    monkeypatch.setattr(retention, "leftovers", refuse)
+    save(store, 1)
+    assert (store.root / "step-1").is_dir()
+    assert caplog.text.count("Read-only file system") == 2
 
 
 def test_room_is_asked_for_before_anything_is_written(

@@ -41,12 +41,19 @@ class Retention:
     def apply(self, newest: int) -> None:
         """Drops all checkpoints older than the ``keep`` newest that verify.
 
-        A failure to delete is a warning: it is no reason to lose a run.
+        A failure to look or to delete is a warning: it is no reason to lose a run.
 
         Args:
             newest: step of a checkpoint that was verified just now; later ones are left alone.
         """
         self.verified.add(newest)
+        try:
+            self._drop_older(newest)
+        except OSError as error:
+            LOGGER.warning("%s could not be looked through for old ones: %s", self.root, error)
+        self.sweep()
+
+    def _drop_older(self, newest: int) -> None:
         num_kept = 0
         for step in published_steps(self.root):
             if step > newest:
@@ -55,7 +62,6 @@ class Retention:
                 self._discard(step)
             elif self._verifies(step):
                 num_kept += 1
-        self.sweep()
 
     def _verifies(self, step: int) -> bool:
         """Looks once at each checkpoint that this process has not written itself."""
@@ -73,7 +79,12 @@ class Retention:
 
     def sweep(self) -> None:
         """Removes what killed runs left half written or half removed."""
-        for folder in leftovers(self.root):
+        try:
+            folders = leftovers(self.root)
+        except OSError as error:
+            LOGGER.warning("%s could not be looked through for leftovers: %s", self.root, error)
+            return
+        for folder in folders:
             try:
                 shutil.rmtree(folder)
             except OSError as error:
