@@ -83,6 +83,7 @@ def run_check(check: Any, *, is_thorough: bool) -> Finding:
             finding: Finding = check(Path(folder), is_thorough)
         except Exception as error:
             return Finding(False, f"{BROKEN}{type(error).__name__}: {str(error)[:200]}", 1)
+        finding = replace(finding, figure=finding.figure.replace(folder, "FOLDER"))
     return finding
 
 
