@@ -7,7 +7,6 @@ stands nowhere else, so they follow from the ids.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 from magicbert.data.manifest import ShardFile
 from magicbert.errors import UserError
 from magicbert.faults import fault
-from magicbert.records import file_digest
+from magicbert.records import file_digest, sync
 
 COLUMN = "input_ids"
 Rows = npt.NDArray[np.integer]
@@ -86,11 +85,7 @@ def write_columns(path: Path, columns: dict[str, pa.Array]) -> None:
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         sink.flush()
-    descriptor = os.open(aside, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(aside)
     fault("prepare.shard")
     aside.replace(path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -10,15 +9,6 @@ from pathlib import Path
 from magicbert.errors import UserError
 
 ASIDE, TRASH = ".tmp-", ".trash-"
-
-
-def sync(path: Path) -> None:
-    """Brings a file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def discard(folder: Path) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.errors import UserError
-from magicbert.records import file_digest, read_record, write_record
-from magicbert.training.checkpoints.durable import sync
+from magicbert.records import file_digest, read_record, sync, write_record
 from magicbert.training.checkpoints.fields import FormatError, take, take_whole
 
 MANIFEST, STATE = "manifest.json", "state.json"

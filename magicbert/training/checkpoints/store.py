@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from magicbert.errors import UserError
 from magicbert.faults import fault
-from magicbert.records import read_record, write_record
-from magicbert.training.checkpoints.durable import ASIDE, claim, discard, sync
+from magicbert.records import read_record, sync, write_record
+from magicbert.training.checkpoints.durable import ASIDE, claim, discard
 from magicbert.training.checkpoints.free_space import shortage
 from magicbert.training.checkpoints.manifest import (
     STATE,

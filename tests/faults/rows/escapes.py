@@ -13,9 +13,9 @@ from matrix import Finding, mutant, peer, row
 from safetensors import safe_open
 from tiny_bert import save_tiny_bert
 
-from magicbert.config import sections
 from magicbert.config.reading import from_tree
 from magicbert.config.roots import ExportConfig
+from magicbert.config.sections import run
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
 from magicbert.finetune import model_folder, pretrained
@@ -158,7 +158,7 @@ def traversal(folder: Path, is_thorough: bool) -> Finding:
 
 @mutant("G3", "any name of a run is taken")
 def with_any_name(folder: Path, is_thorough: bool) -> Finding:
-    with patch.object(sections, "is_plain_name", lambda name: True):
+    with patch.object(run, "is_plain_name", lambda name: True):
         return try_to_escape(folder, 100)
 
 

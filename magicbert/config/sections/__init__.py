@@ -1,0 +1,39 @@
+"""The sections shared by the verbs. Defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from magicbert.config.sections.bench import EngineBenchSection
+from magicbert.config.sections.data import (
+    CorpusSection,
+    MaskingSection,
+    ShardSection,
+    TokenizerSection,
+)
+from magicbert.config.sections.finetune import FinetuneSection
+from magicbert.config.sections.model import ModelSection, SpaceSection
+from magicbert.config.sections.run import LaunchSection, RunSection
+from magicbert.config.sections.search import SearchSection
+from magicbert.config.sections.training import (
+    AlignmentSection,
+    OptimizerSection,
+    SamplingSection,
+    TrainingSection,
+)
+
+__all__ = [
+    "AlignmentSection",
+    "CorpusSection",
+    "EngineBenchSection",
+    "FinetuneSection",
+    "LaunchSection",
+    "MaskingSection",
+    "ModelSection",
+    "OptimizerSection",
+    "RunSection",
+    "SamplingSection",
+    "SearchSection",
+    "ShardSection",
+    "SpaceSection",
+    "TokenizerSection",
+    "TrainingSection",
+]
