@@ -13,7 +13,7 @@ from magicbert.bench.engine.running import play_as_rank, start_ranks
 from magicbert.bench.engine.table import HEAD, load_range, table_rows
 from magicbert.config.roots import BenchConfig
 from magicbert.records import write_record
-from magicbert.training.environment import is_launched
+from magicbert.training.starting.environment import is_launched
 
 
 def run(config: BenchConfig) -> None:

@@ -155,7 +155,7 @@ def check_building() -> Iterator[Finding]:
 
 def check_deepspeed() -> Iterator[Finding]:
     """The accelerator that DeepSpeed sees, and the operator it builds first on a CPU."""
-    environment = import_or_none("magicbert.training.environment")
+    environment = import_or_none("magicbert.training.starting.environment")
     if environment is None:
         return
     accelerator = environment.accelerator()
@@ -163,7 +163,7 @@ def check_deepspeed() -> Iterator[Finding]:
     yield Finding("DeepSpeed device", "ok", f"{accelerator.device_name()}, ranks talk by {backend}")
     if accelerator.device_name() != "cpu":
         return
-    from magicbert.training.operator_build import operator_file
+    from magicbert.training.starting.operator_build import operator_file
 
     file = operator_file(accelerator)
     state = "is built" if file.exists() else "is built when training first starts"

@@ -32,11 +32,11 @@ from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import run_folder
 from magicbert.training.checkpoints import RunIdentity
 from magicbert.training.checkpoints.identity import flatten
-from magicbert.training.environment import join_process_group
-from magicbert.training.exit_codes import EXIT_INTERRUPTED
-from magicbert.training.launching import run_on_ranks
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
+from magicbert.training.starting.environment import join_process_group
+from magicbert.training.starting.launching import run_on_ranks
+from magicbert.training.watching.exit_codes import EXIT_INTERRUPTED
 
 LOGGER = logging.getLogger("magicbert")
 # The entropy of few targets comes out too low; this many batches hold some 100,000.

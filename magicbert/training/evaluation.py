@@ -11,8 +11,8 @@ from magicbert.space.randomness import keyed_generator
 from magicbert.supernet.objective import Objective
 from magicbert.supernet.scoring import Score, score
 from magicbert.supernet.supernet import Supernet
-from magicbert.training.interruption import Interruption
 from magicbert.training.ranks import Ranks
+from magicbert.training.watching.interruption import Interruption
 
 
 class EvaluationStopped(Exception):  # noqa: N818  (no error: the run was told to stop)

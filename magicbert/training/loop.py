@@ -20,19 +20,19 @@ from magicbert.trail import read_metrics
 from magicbert.training.control import Deadline, Notice, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import EvaluationStopped, Evaluator, evaluation_paths
-from magicbert.training.heartbeat import PULSE
-from magicbert.training.interruption import Interruption
-from magicbert.training.judging import StepJudge
-from magicbert.training.meter import Meter
 from magicbert.training.module import StepPlan
+from magicbert.training.numbers.judging import StepJudge
+from magicbert.training.numbers.weight_checks import check_replicas
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.position import TrainState
 from magicbert.training.ranks import AgreedError, DisagreementError, Ranks
+from magicbert.training.reporting.meter import Meter
+from magicbert.training.reporting.tracking import Tracker, short_path
 from magicbert.training.resuming import Resumer
 from magicbert.training.samples import DatedSource, StepData
 from magicbert.training.schedule import learning_rate
-from magicbert.training.tracking import Tracker, short_path
-from magicbert.training.weight_checks import check_replicas
+from magicbert.training.watching.heartbeat import PULSE
+from magicbert.training.watching.interruption import Interruption
 
 MOST_FAILED_SAVES = 3
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from magicbert.errors import UserError
-from magicbert.training.exit_codes import EXIT_DISAGREEMENT
+from magicbert.training.watching.exit_codes import EXIT_DISAGREEMENT
 
 # Doubles of the first message of every call, whatever it is: ranks that are in different calls
 # must not send different sizes, which gloo would answer with a hang.

@@ -18,15 +18,15 @@ from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.heartbeat import PULSE
-from magicbert.training.interruption import listening
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
+from magicbert.training.reporting.tracking import Tracker
 from magicbert.training.resuming import Resumer
-from magicbert.training.run_facts import agree_on_run
-from magicbert.training.tracking import Tracker
+from magicbert.training.starting.run_facts import agree_on_run
+from magicbert.training.watching.heartbeat import PULSE
+from magicbert.training.watching.interruption import listening
 
 LOGGER = logging.getLogger("magicbert")
 

@@ -18,7 +18,7 @@ from magicbert.bench.engine.contenders import (
 from magicbert.bench.engine.tenant import VOCAB_SIZE, BenchSupernet, bench_space
 from magicbert.config.sections import EngineBenchSection
 from magicbert.space import Architecture
-from magicbert.training.environment import join_process_group
+from magicbert.training.starting.environment import join_process_group
 
 SETTING = EngineBenchSection(num_layers=4, hidden_size=32, rows=2, length=8)
 CANDIDATES = (4, 8)

@@ -28,11 +28,11 @@ from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
 from magicbert.training.control import Notice, StepAgreement, agree
-from magicbert.training.environment import join_process_group
 from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.run import train
 from magicbert.training.samples import DatedSource
+from magicbert.training.starting.environment import join_process_group
 
 ROWS, MICRO_BATCHES, STEPS = 4, 2, 12
 

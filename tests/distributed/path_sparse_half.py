@@ -9,9 +9,9 @@ from path_sparse_setting import Setting, accumulate, build_engine, paths
 from torch import Tensor
 
 from magicbert.errors import UserError
-from magicbert.training import environment
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.path_sparse.state import read_state
+from magicbert.training.starting import environment
 
 SETTING = Setting(precision="fp16")
 

@@ -17,10 +17,10 @@ from path_sparse_whole import state_of, whole
 from torch import Tensor
 from toy_tenant import ToyBatch, ToyObjective
 
-from magicbert.training import environment
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.path_sparse.groups import GroupIndex, parameter_groups
 from magicbert.training.path_sparse.state import read_state
+from magicbert.training.starting import environment
 
 # --- the matrix ---------------------------------------------------------------------------------
 

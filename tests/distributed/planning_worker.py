@@ -17,8 +17,8 @@ from magicbert.config.sections import ModelSection, RunSection, SpaceSection, Tr
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.plan import Planner
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.environment import join_process_group
 from magicbert.training.module import StepPlan, TrainingModule
+from magicbert.training.starting.environment import join_process_group
 
 VOCABULARY, LENGTH = 300, 32
 NUM_MEASURED = 3

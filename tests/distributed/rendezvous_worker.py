@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from magicbert.training.environment import join_process_group
+from magicbert.training.starting.environment import join_process_group
 
 LISTENING = "0A"
 

@@ -20,8 +20,8 @@ from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.supernet import Supernet
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.environment import join_process_group
 from magicbert.training.module import StepPlan, TrainingModule
+from magicbert.training.starting.environment import join_process_group
 
 LAYERS, WIDTH, ROWS = 3, 16, 4
 COLLECTIVES = ("all_gather_into_tensor", "reduce_scatter_tensor", "all_reduce")

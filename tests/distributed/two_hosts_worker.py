@@ -7,7 +7,7 @@ from typing import Any
 
 from loop_worker import configuration, run, steps_of
 
-from magicbert.training.environment import join_process_group
+from magicbert.training.starting.environment import join_process_group
 
 
 def trains(rank: int, num_ranks: int, folder: Path, stages: list[int]) -> dict[str, Any]:

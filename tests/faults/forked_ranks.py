@@ -32,7 +32,7 @@ PRELOADED = (
     "deepspeed",
     "safetensors.torch",
     "magicbert.training.run",
-    "magicbert.training.environment",
+    "magicbert.training.starting.environment",
     "torch.utils.tensorboard.writer",
     # What DeepSpeed imports only when an engine is built, most of a start.
     "torch._dynamo",

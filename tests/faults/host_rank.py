@@ -11,7 +11,8 @@ from typing import Any
 import bad_wire
 import toy_rank
 
-from magicbert.training import environment, watchdog
+from magicbert.training.starting import environment
+from magicbert.training.watching import watchdog
 
 CLONE_NEWUTS = 0x04000000
 

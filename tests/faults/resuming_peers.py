@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magicbert.training.environment import accelerator, prepare_operators
+from magicbert.training.starting.environment import accelerator, prepare_operators
 
 STEPS, SAVED_AT = 6, (2, 4)
 

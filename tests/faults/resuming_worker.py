@@ -34,11 +34,11 @@ from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
 from magicbert.training import resuming
 from magicbert.training.checkpoints import CheckpointStore, RunIdentity, store
-from magicbert.training.environment import join_process_group
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.ranks import Ranks
 from magicbert.training.run import train
+from magicbert.training.starting.environment import join_process_group
 
 STEPS, ROWS_PER_STEP, ROWS = 20, 16, 2
 NUM_SAMPLES = 72  # epochs end in the middle of steps 4 and 13, and exactly after steps 9 and 18

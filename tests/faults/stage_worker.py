@@ -13,7 +13,7 @@ import loop_worker  # noqa: F401 - imported for its own imports: a trial must no
 
 from magicbert import cli
 from magicbert.export import huggingface
-from magicbert.training.environment import accelerator
+from magicbert.training.starting.environment import accelerator
 
 accelerator()
 for name in ("prepare", "search", "retrain", "finetune", "export"):

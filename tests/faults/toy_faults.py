@@ -17,9 +17,11 @@ import torch
 
 from magicbert import faults
 from magicbert.config.roots import PretrainConfig
-from magicbert.training import anomalies, control, judging, loop, ranks, run, watchdog
-from magicbert.training.heartbeat import PULSE
+from magicbert.training import control, loop, ranks, run
+from magicbert.training.numbers import anomalies, judging
 from magicbert.training.parts import Parts
+from magicbert.training.watching import watchdog
+from magicbert.training.watching.heartbeat import PULSE
 
 Changed = tuple[Parts, PretrainConfig] | None
 
@@ -85,7 +87,7 @@ def other_code(parts: Parts, config: PretrainConfig, where: str) -> Changed:
     """One rank runs another version of the program."""
     if is_here(where):
         note("other code")
-        from magicbert.training import run_facts
+        from magicbert.training.starting import run_facts
 
         run_facts.code_digest = lambda: "0" * 12
     return None
@@ -355,7 +357,7 @@ def no_replicas(parts: Parts, config: PretrainConfig, _: str) -> Changed:
 
 def no_obituary(parts: Parts, config: PretrainConfig, _: str) -> Changed:
     """A rank that loses another does not look who it was."""
-    from magicbert.training import guarding
+    from magicbert.training.watching import guarding
 
     guarding.find_dead = lambda watchdog: []
     return None
@@ -363,7 +365,7 @@ def no_obituary(parts: Parts, config: PretrainConfig, _: str) -> Changed:
 
 def no_straggler(parts: Parts, config: PretrainConfig, _: str) -> Changed:
     """Slow ranks are not looked for."""
-    from magicbert.training import meter
+    from magicbert.training.reporting import meter
 
     meter.straggler = lambda own_seconds, window_seconds: None
     return None
@@ -371,7 +373,7 @@ def no_straggler(parts: Parts, config: PretrainConfig, _: str) -> Changed:
 
 def no_agreed_stop(parts: Parts, config: PretrainConfig, _: str) -> Changed:
     """A rank that was told to stop does not tell the others."""
-    from magicbert.training.interruption import Interruption
+    from magicbert.training.watching.interruption import Interruption
 
     def request(self: Any, number: int = 0, frame: Any = None) -> None:
         os._exit(143)

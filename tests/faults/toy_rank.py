@@ -14,11 +14,11 @@ from toy_tenant import ToyBatch, ToyObjective, ToySource, ToySupernet, toy_space
 from magicbert.config.reading import from_tree
 from magicbert.config.roots import PretrainConfig
 from magicbert.supernet.sampling import build_sampler
-from magicbert.training.environment import join_process_group
-from magicbert.training.exit_codes import EXIT_INTERRUPTED
-from magicbert.training.launching import run_on_ranks
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.run import train
+from magicbert.training.starting.environment import join_process_group
+from magicbert.training.starting.launching import run_on_ranks
+from magicbert.training.watching.exit_codes import EXIT_INTERRUPTED
 
 ROWS, MICRO_BATCHES = 4, 2
 BASE = {

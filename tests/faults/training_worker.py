@@ -13,8 +13,8 @@ from magicbert.cli import set_up_logging
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.training.checkpoints import CheckpointStore
-from magicbert.training.environment import accelerator, join_process_group
-from magicbert.training.guarding import guarded
+from magicbert.training.starting.environment import accelerator, join_process_group
+from magicbert.training.watching.guarding import guarded
 
 
 def train_toy(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 
 from magicbert.config.sections import TrainingSection
-from magicbert.training.anomalies import Anomalies
-from magicbert.training.stragglers import straggler
-from magicbert.training.weight_checks import checksums, outvoted
+from magicbert.training.numbers.anomalies import Anomalies
+from magicbert.training.numbers.weight_checks import checksums, outvoted
+from magicbert.training.watching.stragglers import straggler
 
 TRAINING = TrainingSection(max_skips_in_a_row=3, max_skips_per_1000=5, spike_factor=10.0)
 

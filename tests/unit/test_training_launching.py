@@ -16,8 +16,14 @@ import pytest
 
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
-from magicbert.training import environment, launching, operator_build, rendezvous, versions
-from magicbert.training.launching import host_command, hostfile_command, threads_per_rank
+from magicbert.training.starting import (
+    environment,
+    launching,
+    operator_build,
+    rendezvous,
+    versions,
+)
+from magicbert.training.starting.launching import host_command, hostfile_command, threads_per_rank
 
 
 def test_an_untested_deepspeed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +105,8 @@ def test_a_lock_that_goes_by_itself_is_waited_for(tmp_path: Path) -> None:
 def test_one_process_at_a_time_even_after_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "own.lock"
     code = (
-        "import sys, time, pathlib; from magicbert.training.operator_build import exclusive\n"
+        "import sys, time, pathlib\n"
+        "from magicbert.training.starting.operator_build import exclusive\n"
         "with exclusive(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)

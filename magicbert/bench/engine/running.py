@@ -15,14 +15,14 @@ from magicbert.config.reading import to_yaml
 from magicbert.config.roots import BenchConfig
 from magicbert.config.sections import LaunchSection
 from magicbert.records import write_text_atomically
-from magicbert.training.environment import (
+from magicbert.training.starting.environment import (
     accelerator,
     join_process_group,
     num_devices,
     prepare_operators,
 )
-from magicbert.training.launching import host_command, passing_signals_to
-from magicbert.training.versions import check_deepspeed_version
+from magicbert.training.starting.launching import host_command, passing_signals_to
+from magicbert.training.starting.versions import check_deepspeed_version
 
 LOGGER = logging.getLogger("magicbert")
 LAUNCH_CONFIG = "launch.yaml"

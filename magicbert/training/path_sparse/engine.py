@@ -18,7 +18,7 @@ from magicbert.training.path_sparse.refusals import check_zero_config
 from magicbert.training.path_sparse.replicated import PathSparseReplicatedOptimizer
 from magicbert.training.path_sparse.rules import UpdateRule
 from magicbert.training.path_sparse.sharded import PathSparseZeroOptimizer
-from magicbert.training.versions import check_deepspeed_version
+from magicbert.training.starting.versions import check_deepspeed_version
 
 NO_PICKLES = (
     "DeepSpeed's own checkpoints are pickles, which run whatever code they hold; they are neither "

@@ -36,7 +36,7 @@ from magicbert.training.checkpoints.shard import Shard
 ROOT = Path(__file__).parents[3]
 DEEPSPEED_SCRIPT = """
 import sys, deepspeed, torch
-from magicbert.training.environment import prepare_operators, single_rank
+from magicbert.training.starting.environment import prepare_operators, single_rank
 prepare_operators()
 with single_rank():
     deepspeed.init_distributed("gloo")

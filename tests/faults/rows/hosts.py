@@ -12,7 +12,7 @@ from hosts import Host, distant_hosts, two_hosts, why_no_hosts
 from matrix import Finding, mutant, row
 
 from magicbert.trail import read_metrics
-from magicbert.training.exit_codes import EXIT_HUNG, EXIT_LOST_RANK
+from magicbert.training.watching.exit_codes import EXIT_HUNG, EXIT_LOST_RANK
 
 LIMIT_SECONDS, GRACE_SECONDS = 4.0, 10.0
 FLAP_SECONDS, LONG_LIMIT_SECONDS = 2.0, 60.0

@@ -14,8 +14,8 @@ from saving_trials import Saving, recovers
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.run_lock import alone_in, lock_file
-from magicbert.training.launching import host_command
-from magicbert.training.operator_build import PATIENCE_SECONDS, clear_stale_lock
+from magicbert.training.starting.launching import host_command
+from magicbert.training.starting.operator_build import PATIENCE_SECONDS, clear_stale_lock
 
 MOST_SECONDS = 30.0
 

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from magicbert.training.exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED
-from magicbert.training.heartbeat import PULSE
+from magicbert.training.watching.exit_codes import EXIT_INTERRUPTED, EXIT_TERMINATED
+from magicbert.training.watching.heartbeat import PULSE
 
 # Launchers and terminals send a signal to several processes that pass it on to each other.
 ECHO_SECONDS = 1.0

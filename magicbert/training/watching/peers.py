@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from magicbert.training.exit_codes import MEANINGS
-from magicbert.training.heartbeat import Heartbeat, read_heartbeats
+from magicbert.training.watching.exit_codes import MEANINGS
+from magicbert.training.watching.heartbeat import Heartbeat, read_heartbeats
 
 # A file of another start of the run is at least so much older than this start.
 SECONDS_BETWEEN_STARTS = 30.0

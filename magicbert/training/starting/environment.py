@@ -17,12 +17,12 @@ from torch.distributed import distributed_c10d
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.faults import fault
-from magicbert.training.heartbeat import PULSE
-from magicbert.training.operator_build import build_comm_operator
 from magicbert.training.ranks import Ranks
-from magicbert.training.rendezvous import meet_on_loopback
-from magicbert.training.shared_buffers import unlink_shared_buffer
-from magicbert.training.watchdog import phase_limits
+from magicbert.training.starting.operator_build import build_comm_operator
+from magicbert.training.starting.rendezvous import meet_on_loopback
+from magicbert.training.starting.shared_buffers import unlink_shared_buffer
+from magicbert.training.watching.heartbeat import PULSE
+from magicbert.training.watching.watchdog import phase_limits
 
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # The watchdog names the culprit; the collective that gives up knows only that it has waited.

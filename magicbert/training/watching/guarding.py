@@ -15,11 +15,11 @@ from pathlib import Path
 
 from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
-from magicbert.training.exit_codes import EXIT_LOST_RANK
-from magicbert.training.interruption import listening_from_the_start
-from magicbert.training.peers import Finding
 from magicbert.training.ranks import AgreedError
-from magicbert.training.watchdog import Watchdog, phase_limits
+from magicbert.training.watching.exit_codes import EXIT_LOST_RANK
+from magicbert.training.watching.interruption import listening_from_the_start
+from magicbert.training.watching.peers import Finding
+from magicbert.training.watching.watchdog import Watchdog, phase_limits
 
 # The first rank finds the same mistake and prints it; the launcher ends all ranks at the first
 # exit, so the others wait for that.

@@ -38,7 +38,7 @@ def agree_on_run(ranks: Ranks, identity: Mapping[str, Any]) -> dict[str, str]:
 
 def code_digest() -> str:
     """Returns a digest of this package's source files."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package)}\n".encode())

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from magicbert.config.sections import LaunchSection
-from magicbert.training.exit_codes import EXIT_HUNG
-from magicbert.training.heartbeat import FOLDER, PULSE, Heartbeat, HeartbeatFile
-from magicbert.training.peers import Finding, Peers
+from magicbert.training.watching.exit_codes import EXIT_HUNG
+from magicbert.training.watching.heartbeat import FOLDER, PULSE, Heartbeat, HeartbeatFile
+from magicbert.training.watching.peers import Finding, Peers
 
 # Beats per shortest limit; seconds between beats at most and at least.
 BEATS_PER_LIMIT, SLOWEST_BEAT, FASTEST_BEAT = 10, 5.0, 0.25

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magicbert.training.late_numbers import Numbers
 from magicbert.training.module import TrainingModule
+from magicbert.training.numbers.late_numbers import Numbers
 
 OPERATOR = re.compile(r"\blayers\.(\d+)\.(\w+)")
 MOST_NAMES = 5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from magicbert.training.ranks import Ranks
-from magicbert.training.stragglers import straggler
+from magicbert.training.watching.stragglers import straggler
 
 
 class Meter:

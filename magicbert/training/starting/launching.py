@@ -20,7 +20,7 @@ from magicbert.config.reading import to_yaml
 from magicbert.config.sections import LaunchSection, TrainingSection
 from magicbert.errors import UserError
 from magicbert.records import write_text_atomically
-from magicbert.training.environment import (
+from magicbert.training.starting.environment import (
     accelerator,
     check_precision,
     free_port,
@@ -29,10 +29,10 @@ from magicbert.training.environment import (
     prepare_operators,
     single_rank,
 )
-from magicbert.training.guarding import guarded
-from magicbert.training.supervision import Supervisor, clear_heartbeats
-from magicbert.training.versions import check_deepspeed_version
-from magicbert.training.watchdog import phase_limits
+from magicbert.training.starting.versions import check_deepspeed_version
+from magicbert.training.watching.guarding import guarded
+from magicbert.training.watching.supervision import Supervisor, clear_heartbeats
+from magicbert.training.watching.watchdog import phase_limits
 
 LOGGER = logging.getLogger("magicbert")
 LAUNCH_CONFIG = "launch.yaml"

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from magicbert.trail import Trail
-from magicbert.training.curves import Curves
+from magicbert.training.reporting.curves import Curves
 
 LOGGER = logging.getLogger("magicbert")
 SHOWN_OPERATORS = 6

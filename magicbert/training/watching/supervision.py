@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from magicbert.training.exit_codes import (
+from magicbert.training.watching.exit_codes import (
     EXIT_HUNG,
     EXIT_INTERRUPTED,
     EXIT_LOST_RANK,
     EXIT_TERMINATED,
 )
-from magicbert.training.heartbeat import FOLDER, Heartbeat, file_of
-from magicbert.training.interruption import ECHO_SECONDS
-from magicbert.training.peers import Peers
-from magicbert.training.watchdog import SILENT_BEATS, beat_seconds, end_frozen
+from magicbert.training.watching.heartbeat import FOLDER, Heartbeat, file_of
+from magicbert.training.watching.interruption import ECHO_SECONDS
+from magicbert.training.watching.peers import Peers
+from magicbert.training.watching.watchdog import SILENT_BEATS, beat_seconds, end_frozen
 
 # The ranks name a frozen one themselves, as long as one of them can; this process comes after.
 GRACE_SECONDS = 5.0

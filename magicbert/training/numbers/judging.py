@@ -12,15 +12,15 @@ from torch import Tensor
 
 from magicbert.config.sections import TrainingSection
 from magicbert.records import write_text_atomically
-from magicbert.training.anomalies import Anomalies, Anomaly, DivergedError
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.examination import examine
-from magicbert.training.late_numbers import LateNumbers, Numbers
 from magicbert.training.module import StepPlan
+from magicbert.training.numbers.anomalies import Anomalies, Anomaly, DivergedError
+from magicbert.training.numbers.examination import examine
+from magicbert.training.numbers.late_numbers import LateNumbers, Numbers
+from magicbert.training.numbers.weight_checks import masters_not_finite
 from magicbert.training.ranks import Ranks
+from magicbert.training.reporting.tracking import Tracker
 from magicbert.training.samples import StepData
-from magicbert.training.tracking import Tracker
-from magicbert.training.weight_checks import masters_not_finite
 
 ADVICE = (
     "Lower optimizer.learning_rate or lengthen optimizer.warmup_steps; "

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from magicbert.config.sections import TrainingSection
-from magicbert.training.exit_codes import EXIT_DIVERGED
 from magicbert.training.ranks import AgreedError
+from magicbert.training.watching.exit_codes import EXIT_DIVERGED
 
 SKIP_WINDOW, LOSS_WINDOW, FEWEST_LOSSES = 1000, 200, 20
 # The spread of a window is taken to be at least this share of its median: the losses of a model

@@ -1,0 +1,1 @@
+"""What is done about losses, gradients and weights that are not what they should be."""

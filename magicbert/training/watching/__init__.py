@@ -1,0 +1,1 @@
+"""Who keeps an eye on the ranks: hearts, watchdog, signals, and the codes that they leave with."""
