@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ GROUPS = {
     "A": "crash and resume", "B": "exactness", "C": "storage", "D": "ranks", "E": "numbers",
     "F": "input", "G": "security",
 }  # fmt: skip
+PACKAGES = ("torch", "deepspeed", "transformers", "numpy")
+SEEDS = "fixed in the checks (tests/faults/rows); instants of kills are what the clock makes them"
 MAX_SECONDS = 1800  # of one check; all rows together take about as long on two idle cores
 MAX_CELL = 400
 BROKEN = "the check broke: "
@@ -131,7 +134,13 @@ def write_results(results: dict[str, dict[str, Any]]) -> None:
     """Writes the result file and redraws the table."""
     rows = [results[id] for id in sorted(results, key=sort_key)]
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    record = {"command": "make faults", "machine": machine, "rows": rows}
+    record = {
+        "command": "make faults",
+        "machine": machine,
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "seeds": SEEDS,
+        "rows": rows,
+    }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
     if PAGE.is_file():
         before, _, rest = PAGE.read_text().partition(BEGIN)
