@@ -63,6 +63,10 @@ class BertSupernet(Supernet):
         """Returns where there is no padding; ``None`` = everywhere."""
         return context.valid
 
+    def select_rows(self, context: Segments, rows: Tensor) -> Segments:
+        """Returns the segments of some rows."""
+        return context.select(rows)
+
     def predict(self, hidden: Tensor) -> Tensor:
         """Returns logits ``[M, vocabulary]`` of some positions' hidden states ``[M, hidden]``."""
         return F.linear(self.transform(hidden), self.embeddings.tokens.weight, self.decoder_bias)

@@ -9,7 +9,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
+from magicbert.supernet.row_groups import RowGroups, group_rows
 
 
 class Batch(Protocol):
@@ -63,6 +65,21 @@ class Supernet(nn.Module):
         """Returns the mask of positions that count in alignment; ``None`` = all."""
         return None
 
+    def select_rows(self, context: Any, rows: Tensor) -> Any:
+        """Returns the operators' context of some rows of the batch, for `forward_rows`.
+
+        A tenant whose operators receive a context says here how it is narrowed.
+
+        Args:
+            context: what `enter` returned.
+            rows: ``[n]`` int64, numbers of the rows.
+        """
+        if context is None:
+            return None
+        raise NotImplementedError(
+            f"{type(self).__name__} has a context: forward_rows needs its select_rows"
+        )
+
     def operator(self, layer: int, name: str) -> nn.Module:
         """Returns one candidate operator."""
         return cast(nn.ModuleDict, self.layers[layer])[name]
@@ -84,6 +101,60 @@ class Supernet(nn.Module):
             if index + 1 in block_ends:
                 kept.append(hidden)
         return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
+
+    def forward_rows(
+        self, batch: Any, architectures: Sequence[Architecture], block_ends: Sequence[int] = ()
+    ) -> SupernetOutput:
+        """Runs every row of a batch along a path of its own.
+
+        A row gets what `forward` gives it on that path, up to rounding: the matrix products have
+        other sizes. Rows are the first axis of the hidden state.
+
+        Args:
+            batch: the tenant's batch.
+            architectures: one path per row; each must fit the space.
+            block_ends: numbers of layers (1..N) after which the output is kept.
+
+        Raises:
+            UserError: a path does not fit the space, or there is not one path per row.
+        """
+        for architecture in dict.fromkeys(architectures):
+            self.space.check(architecture)
+        hidden, context = self.enter(batch)
+        if len(architectures) != len(hidden):
+            raise UserError(f"{len(architectures)} architectures for {len(hidden)} rows")
+        if not architectures:
+            return SupernetOutput(
+                hidden, (hidden,) * len(block_ends), self.valid_positions(context)
+            )
+        kept = []
+        for index, groups in enumerate(group_rows(architectures, hidden.device)):
+            hidden = self.run_rows(index, groups, hidden, context)
+            if index + 1 in block_ends:
+                kept.append(hidden)
+        return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
+
+    def run_rows(self, layer: int, groups: RowGroups, hidden: Tensor, context: Any) -> Tensor:
+        """Runs one layer of `forward_rows`: operator by operator, each on its rows.
+
+        A tenant may override it with a form that runs several operators at once.
+
+        Args:
+            layer: number of the layer, from 0.
+            groups: which operator each row takes.
+            hidden: ``[rows, ...]``.
+            context: of the whole batch.
+        """
+        if len(groups.names) == 1:
+            return cast(Tensor, self.operator(layer, groups.names[0])(hidden, context))
+        return groups.restore(
+            [
+                self.operator(layer, name)(
+                    hidden.index_select(0, rows), self.select_rows(context, rows)
+                )
+                for name, rows in groups
+            ]
+        )
 
     def path_modules(self, architecture: Architecture) -> Iterator[nn.Module]:
         """Yields every module that a path runs: the supernet, what is shared, its operators."""

@@ -63,6 +63,25 @@ class Segments:
             is_packed,
         )
 
+    def select(self, rows: Tensor) -> Segments:
+        """Returns the segments of some rows, ``[n]`` int64, without looking at the data.
+
+        The limits stay those of the whole batch: rows without padding among padded ones keep a
+        mask that hides nothing.
+        """
+
+        def narrowed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.index_select(0, rows)
+
+        is_shared = self.position_ids.shape[0] == 1
+        return Segments(
+            narrowed(self.ids),
+            self.position_ids if is_shared else self.position_ids.index_select(0, rows),
+            narrowed(self.valid),
+            narrowed(self.attention_mask),
+            self.is_packed,
+        )
+
     def hide_padding(self, hidden_BSH: Tensor) -> Tensor:
         """Returns ``hidden_BSH`` with zeros at padded positions."""
         if self.valid is None:
