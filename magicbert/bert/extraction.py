@@ -25,6 +25,8 @@ def extract(supernet: BertSupernet, architecture: Architecture) -> MagicBertForM
     weights = concrete_weights(supernet, architecture)
     config = copy.deepcopy(supernet.config)
     config.architecture = str(architecture)
+    # A model of its own goes to other machines: it takes what is there.
+    config.backend = "auto"
     with torch.device("meta"):
         model = MagicBertForMaskedLM(config)
     model.load_state_dict(weights, assign=True)

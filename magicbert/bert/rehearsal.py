@@ -43,7 +43,8 @@ def rehearsal_supernet(
     space: SearchSpace, model: ModelSection, vocab_size: int, *, is_packed: bool
 ) -> RehearsalSupernet:
     """Builds the supernet without memory."""
-    return RehearsalSupernet(space, supernet_config(model, vocab_size, 0), is_packed=is_packed)
+    config = supernet_config(model, vocab_size, 0, backend="torch")
+    return RehearsalSupernet(space, config, is_packed=is_packed)
 
 
 def rehearsal_batch(rows: int, length: int, predicted_share: float) -> TokenBatch:

@@ -73,7 +73,13 @@ class BertSupernet(Supernet):
 
 
 def build_supernet(
-    space: SearchSpace, model: ModelSection, vocab_size: int, pad_token_id: int, *, seed: int
+    space: SearchSpace,
+    model: ModelSection,
+    vocab_size: int,
+    pad_token_id: int,
+    *,
+    seed: int,
+    backend: str = "auto",
 ) -> BertSupernet:
     """Builds a supernet with new weights, which are a function of the seed.
 
@@ -83,14 +89,17 @@ def build_supernet(
         vocab_size: tokens of the prepared data.
         pad_token_id: id of the padding token.
         seed: of the initial weights.
+        backend: which kernels to use.
 
     Raises:
         UserError: an operator is unknown or does not fit the hidden size.
     """
-    return BertSupernet(space, supernet_config(model, vocab_size, pad_token_id), seed)
+    return BertSupernet(space, supernet_config(model, vocab_size, pad_token_id, backend), seed)
 
 
-def supernet_config(model: ModelSection, vocab_size: int, pad_token_id: int) -> MagicBertConfig:
+def supernet_config(
+    model: ModelSection, vocab_size: int, pad_token_id: int, backend: str = "auto"
+) -> MagicBertConfig:
     """Returns the sizes of a supernet; they name no architecture."""
     return MagicBertConfig(
         architecture="",
@@ -101,6 +110,7 @@ def supernet_config(model: ModelSection, vocab_size: int, pad_token_id: int) -> 
         attention_probs_dropout_prob=model.attention_dropout,
         initializer_range=model.initializer_range,
         pad_token_id=pad_token_id,
+        backend=backend,
     )
 
 

@@ -146,10 +146,14 @@ class EncoderTraining:
 
     def build_model(self) -> BertSupernet:
         """Builds the model with its initial weights."""
-        seed = self.config.training.seed
-        manifest = self.manifest
+        training, manifest = self.config.training, self.manifest
         supernet = build_supernet(
-            self.space, self.config.model, manifest.vocab_size, manifest.pad_id, seed=seed
+            self.space,
+            self.config.model,
+            manifest.vocab_size,
+            manifest.pad_id,
+            seed=training.seed,
+            backend=training.backend,
         )
         if self.inherited is not None:
             (path,) = self.space.enumerate()

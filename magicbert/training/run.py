@@ -58,7 +58,7 @@ def train(
     """
     check_batch(sections.training, ranks.num_ranks)
     device = torch.device(engine_device())
-    backend = alignment_backend(sections.training.backend, device) if parts.anchors else "torch"
+    backend = alignment_backend(sections.training.backend, device)
     module = TrainingModule(supernet, parts.objective, sections.alignment, backend)
     engine = TrainingEngine(
         module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks

@@ -49,7 +49,8 @@ def test_code_is_copied_byte_for_byte(prepared_run: Path) -> None:
 
 def test_modeling_folder_is_flat_and_self_contained() -> None:
     assert not [path for path in MODELING.iterdir() if path.is_dir() and path.name != "__pycache__"]
-    allowed = ("torch", "transformers", "__future__")
+    # That the kernels are imported inside `try` is a house test's.
+    allowed = ("torch", "transformers", "magicbert_kernels")
     for path in modeling_files():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .fused import linear_residual_norm
 from .initialization import xavier_bound
 from .operator_base import Operator
 from .segments import Segments
@@ -44,13 +45,12 @@ class Attention(Operator):
     example = "mha12"
 
     def __init__(self, config: MagicBertConfig, num_heads: int) -> None:
-        super().__init__()
+        super().__init__(config)
         hidden_size = config.hidden_size
         self.num_heads = num_heads
         self.attention_dropout = config.attention_probs_dropout_prob
         self.query_key_value = AttentionProjection(hidden_size, 3, gain=1 / math.sqrt(2))
         self.output = AttentionProjection(hidden_size, 1, gain=1.0)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
 
     @classmethod
@@ -83,5 +83,5 @@ class Attention(Operator):
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         mixed_BSH = mixed_BASD.transpose(1, 2).reshape(shape)
-        next_BSH: Tensor = self.norm(hidden_BSH + self.dropout(self.output(mixed_BSH)))
-        return next_BSH
+        call = self.begin(hidden_BSH)
+        return linear_residual_norm(self.output, mixed_BSH, hidden_BSH, self.norm, call)

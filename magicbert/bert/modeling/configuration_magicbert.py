@@ -32,6 +32,8 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
         layer_norm_eps: epsilon of every layer norm.
         pad_token_id: id of the padding token.
         tie_word_embeddings: the masked-language head shares the token table.
+        backend: ``triton`` runs the fused kernels of ``magicbert_kernels``, ``torch`` plain torch;
+            ``auto`` takes the kernels on a GPU, where that package and triton are installed.
     """
 
     model_type = "magicbert"
@@ -48,6 +50,7 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     layer_norm_eps: float = 1e-5
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
+    backend: str = "auto"
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
 from .depthwise import DepthwiseConvolution
+from .fused import Call, linear_gelu, linear_residual_norm
 from .initialization import convolution_std
 from .operator_base import Operator
 from .segments import Segments
@@ -37,7 +37,7 @@ class PointwiseConvolution(nn.Linear):
 
 
 class SeparableConvolution(nn.Module):
-    """Zero padded positions -> depthwise -> pointwise -> GELU -> dropout.
+    """Depthwise -> pointwise -> GELU -> dropout; padded positions count as zeros.
 
     As in NAS-BERT's code there is neither a norm nor a nonlinearity between the two convolutions.
     The dropout is the encoder's; that code had a dropout of its own there, off by default.
@@ -48,20 +48,33 @@ class SeparableConvolution(nn.Module):
     ) -> None:
         super().__init__()
         dropout = config.hidden_dropout_prob
-        self.depthwise = DepthwiseConvolution(in_channels, kernel_size, dropout)
+        self.depthwise = DepthwiseConvolution(in_channels, kernel_size, dropout, config.backend)
         self.pointwise = PointwiseConvolution(in_channels, out_channels, dropout)
-        self.dropout = nn.Dropout(dropout)
 
     def flops(self, length: int) -> int:
         """Returns the forward FLOPs of one row."""
         kernel_size, in_channels = self.depthwise.weight.shape
         return 2 * length * in_channels * (kernel_size + self.pointwise.out_features)
 
-    def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
-        """Returns the branch's output, without the residual."""
-        mixed_BSH = self.depthwise(segments.hide_padding(hidden_BSH), segments)
-        branch_BSH: Tensor = self.dropout(F.gelu(self.pointwise(mixed_BSH)))
-        return branch_BSH
+    def forward(self, hidden_BSH: Tensor, segments: Segments, call: Call, stream: int) -> Tensor:
+        """Returns the branch's output, without a residual."""
+        mixed_BSH = self.depthwise(hidden_BSH, segments)
+        return linear_gelu(self.pointwise, mixed_BSH, call, stream)
+
+    def end(
+        self,
+        hidden_BSH: Tensor,
+        segments: Segments,
+        residual_BSH: Tensor,
+        norm: nn.LayerNorm,
+        call: Call,
+        stream: int,
+    ) -> Tensor:
+        """Returns ``norm(residual + branch)``."""
+        mixed_BSH = self.depthwise(hidden_BSH, segments)
+        return linear_residual_norm(
+            self.pointwise, mixed_BSH, residual_BSH, norm, call, stream, activation="gelu"
+        )
 
 
 class StackedConvolution(Operator):
@@ -72,7 +85,7 @@ class StackedConvolution(Operator):
     example = "conv3"
 
     def __init__(self, config: MagicBertConfig, kernel_size: int) -> None:
-        super().__init__()
+        super().__init__(config)
         hidden_size, epsilon = config.hidden_size, config.layer_norm_eps
         self.first = SeparableConvolution(config, hidden_size, hidden_size, kernel_size)
         self.first_norm = nn.LayerNorm(hidden_size, eps=epsilon)
@@ -90,9 +103,9 @@ class StackedConvolution(Operator):
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the next hidden state; positions up to ``2 (kernel // 2)`` away are seen."""
-        hidden_BSH = self.first_norm(hidden_BSH + self.first(hidden_BSH, segments))
-        next_BSH: Tensor = self.second_norm(hidden_BSH + self.second(hidden_BSH, segments))
-        return next_BSH
+        call = self.begin(hidden_BSH)
+        middle_BSH = self.first.end(hidden_BSH, segments, hidden_BSH, self.first_norm, call, 0)
+        return self.second.end(middle_BSH, segments, middle_BSH, self.second_norm, call, 1)
 
 
 class WidenedConvolution(Operator):
@@ -106,7 +119,7 @@ class WidenedConvolution(Operator):
     example = "conv3x1536"
 
     def __init__(self, config: MagicBertConfig, kernel_size: int, inner_size: int) -> None:
-        super().__init__()
+        super().__init__(config)
         self.widen = SeparableConvolution(config, config.hidden_size, inner_size, kernel_size)
         self.narrow = SeparableConvolution(config, inner_size, config.hidden_size, kernel_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -125,9 +138,9 @@ class WidenedConvolution(Operator):
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the next hidden state; positions up to ``2 (kernel // 2)`` away are seen."""
-        inner_BSI = self.widen(hidden_BSH, segments)
-        next_BSH: Tensor = self.norm(hidden_BSH + self.narrow(inner_BSI, segments))
-        return next_BSH
+        call = self.begin(hidden_BSH)
+        inner_BSI = self.widen(hidden_BSH, segments, call, 0)
+        return self.narrow.end(inner_BSI, segments, hidden_BSH, self.norm, call, 1)
 
 
 def _odd_kernel_size(match: re.Match[str]) -> int:

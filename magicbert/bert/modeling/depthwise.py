@@ -92,10 +92,14 @@ class DepthwiseConvolution(nn.Module):
         channels: H.
         kernel_size: K, odd.
         dropout: of the operator; enters the scale of the initial weights only.
+        backend: which kernels to use, as the configuration says.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, dropout: float, backend: str = "auto"
+    ) -> None:
         super().__init__()
+        self.backend = backend
         self.std = convolution_std(kernel_size, channels, dropout)
         self.weight = nn.Parameter(torch.empty(kernel_size, channels))
         self.bias = nn.Parameter(torch.empty(channels))
@@ -107,7 +111,8 @@ class DepthwiseConvolution(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
-        """Returns the convolution within each segment; padded positions must hold zeros."""
+        """Returns the convolution within each segment; padded positions count as zeros."""
+        hidden_BSH = segments.hide_padding(hidden_BSH)
         weight_KH = self.weight.to(hidden_BSH.dtype)
         bias_H = self.bias.to(hidden_BSH.dtype)
         if not torch.is_grad_enabled():

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .fused import linear_gelu, linear_residual_norm
 from .operator_base import Operator
 from .segments import Segments
 
@@ -23,10 +23,9 @@ class FeedForward(Operator):
     example = "ffn"
 
     def __init__(self, config: MagicBertConfig, inner_size: int) -> None:
-        super().__init__()
+        super().__init__(config)
         self.inner = nn.Linear(config.hidden_size, inner_size)
         self.outer = nn.Linear(inner_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     @classmethod
@@ -43,6 +42,6 @@ class FeedForward(Operator):
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the next hidden state; positions do not see each other."""
-        inner_BSI = F.gelu(self.inner(hidden_BSH))
-        next_BSH: Tensor = self.norm(hidden_BSH + self.dropout(self.outer(inner_BSI)))
-        return next_BSH
+        call = self.begin(hidden_BSH)
+        inner_BSI = linear_gelu(self.inner, hidden_BSH, call)
+        return linear_residual_norm(self.outer, inner_BSI, hidden_BSH, self.norm, call)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .fused import Call
 from .segments import Segments
 
 
@@ -20,11 +21,21 @@ class Operator(nn.Module):
         pattern: matches the whole of an operator's name.
         form: the name's form, for messages.
         example: a valid name, for messages.
+        backend: which kernels to use, as the configuration says.
+        dropout: of every branch, ahead of its residual.
+
+    Args:
+        config: sizes, dropout and backend.
     """
 
     pattern: ClassVar[re.Pattern[str]]
     form: ClassVar[str]
     example: ClassVar[str]
+
+    def __init__(self, config: MagicBertConfig) -> None:
+        super().__init__()
+        self.backend = config.backend
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     @classmethod
     def sizes(cls, match: re.Match[str], hidden_size: int) -> dict[str, int]:
@@ -46,6 +57,10 @@ class Operator(nn.Module):
     def of_match(cls, match: re.Match[str], config: MagicBertConfig) -> Operator:
         """Builds the operator that a name stands for."""
         return cls(config, **cls.sizes(match, config.hidden_size))
+
+    def begin(self, hidden_BSH: Tensor) -> Call:
+        """Returns how this call of the operator runs what stands between its products."""
+        return Call.of(self.backend, hidden_BSH, self.dropout)
 
     def flops(self, length: int) -> int:
         """Returns the forward FLOPs of one row: 2 per multiply-add; elementwise work is left out.
