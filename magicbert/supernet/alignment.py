@@ -30,6 +30,7 @@ def alignment_sums(
     anchors: Sequence[Tensor],
     valid: Tensor | None,
     backend: Literal["triton", "torch"],
+    expected_gradient: float = 1.0,
 ) -> Tensor:
     """Returns per block the sum over valid positions of the mean squared difference of features.
 
@@ -41,11 +42,35 @@ def alignment_sums(
         anchors: block outputs of the anchor on the same batch, same shapes.
         valid: bool ``[...]``, positions that count; ``None`` = all.
         backend: as `alignment_backend` returned it.
+        expected_gradient: gradient that each sum will receive, see `sums_gradient`: the kernel
+            writes the outputs' gradients in the forward. Another one costs time, not exactness.
 
     Returns:
         fp32 ``[num_blocks]``.
     """
-    return alignment_loss.alignment_sums(outputs, anchors, valid, backend)
+    return alignment_loss.alignment_sums(
+        outputs, anchors, valid, backend, expected_gradient=expected_gradient
+    )
+
+
+def sums_gradient(
+    form: Literal["mean", "sum"],
+    num_blocks: int,
+    num_positions: int,
+    weight: float,
+    loss_scale: float,
+) -> float:
+    """Returns the gradient of each block's sum in ``weight * combine_blocks(sums / positions)``.
+
+    Args:
+        form: of the combination.
+        num_blocks: aligned blocks.
+        num_positions: what the sums are divided by.
+        weight: of the alignment loss.
+        loss_scale: gradient of the whole loss; not 1 in fp16.
+    """
+    share = num_blocks if form == "mean" else 1
+    return loss_scale * weight / (share * num_positions)
 
 
 def combine_blocks(sums: Tensor, form: Literal["mean", "sum"]) -> Tensor:

@@ -72,6 +72,13 @@ class TrainingEngine:
         return torch.device(self.engine.device)
 
     @property
+    def loss_scale(self) -> float:
+        """What the coming backward multiplies the loss by; 1 but for fp16."""
+        # Stock DeepSpeed has no scaler in fp32.
+        scaler = getattr(self.engine.optimizer, "loss_scaler", None)
+        return 1.0 if scaler is None else float(scaler.cur_scale)
+
+    @property
     def optimizer(self) -> Any:
         """DeepSpeed's optimizer wrapper."""
         return self.engine.optimizer

@@ -173,7 +173,10 @@ class TrainingLoop:
         """Makes one optimizer step; returns the gradient norm, still on the device."""
         step, micro_batches = data.step, data.micro_batches
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
-        plan = StepPlan(step, path, self.anchor, agreement.count, agreement.num_positions)
+        plan = StepPlan(
+            step, path, self.anchor, agreement.count, agreement.num_positions,
+            self.engine.loss_scale,
+        )  # fmt: skip
         self.engine.begin_step(path, rate, plan.anchor)
         last, total = len(micro_batches) - 1, None
         for number, batch in enumerate(micro_batches):

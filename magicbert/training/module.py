@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from magicbert.config.sections import AlignmentSection
 from magicbert.space import Architecture
-from magicbert.supernet.alignment import alignment_sums, combine_blocks
+from magicbert.supernet.alignment import alignment_sums, combine_blocks, sums_gradient
 from magicbert.supernet.objective import Objective
 from magicbert.supernet.scoring import evaluation_mode
 from magicbert.supernet.supernet import Supernet, block_ends
@@ -26,6 +26,7 @@ class StepPlan:
         anchor: the path it is aligned to; ``None`` = no alignment in this step.
         count: loss terms over all ranks and micro-batches.
         num_positions: valid positions over all ranks and micro-batches.
+        loss_scale: what the backward will multiply the loss by; not 1 in fp16.
     """
 
     step: int
@@ -33,6 +34,7 @@ class StepPlan:
     anchor: Architecture | None
     count: int
     num_positions: int
+    loss_scale: float = 1.0
 
 
 class TrainingModule(nn.Module):
@@ -79,6 +81,9 @@ class TrainingModule(nn.Module):
         loss = self.objective(self.supernet, batch, plan.architecture, self.block_ends)
         task = loss.loss_sum / max(plan.count, 1)
         output = loss.output
-        sums = alignment_sums(output.block_outputs, anchors, output.valid, self.backend)
-        aligned = combine_blocks(sums / max(plan.num_positions, 1), self.alignment.form)
-        return task + self.alignment.weight * aligned, task.detach(), aligned.detach()
+        num_positions = max(plan.num_positions, 1)
+        form, weight = self.alignment.form, self.alignment.weight
+        upstream = sums_gradient(form, len(anchors), num_positions, weight, plan.loss_scale)
+        sums = alignment_sums(output.block_outputs, anchors, output.valid, self.backend, upstream)
+        aligned = combine_blocks(sums / num_positions, form)
+        return task + weight * aligned, task.detach(), aligned.detach()

@@ -11,7 +11,12 @@ import os
 import pytest
 import torch
 from magicbert_kernels.alignment_loss import alignment_sums, alignment_sums_reference
-from magicbert_kernels.alignment_loss.kernel import launch_backward, launch_forward, num_tiles
+from magicbert_kernels.alignment_loss.kernel import (
+    launch_forward,
+    launch_rescale,
+    num_programs,
+    tile_sizes,
+)
 from magicbert_kernels.backend import resolve_backend
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
@@ -124,22 +129,26 @@ def test_nan_where_not_valid_is_never_read():
     assert all((gradient[~valid] == 0).all() for gradient in poisoned[1])
 
 
-@pytest.mark.parametrize("shape", [(13, 5), (70, 130), (3, 1500)])
+@pytest.mark.parametrize("shape", [(13, 5), (70, 130), (3, 1500), (9000, 3)])
 def test_every_element_of_the_outputs_is_written_and_no_other(shape):
     """Buffers full of NaN, with a guard behind them."""
     outputs, anchors = blocks(shape, torch.float32), blocks(shape, torch.float32, seed=1)
     valid = mask(shape[:1])
-    sizes = (3, num_tiles(*shape))
+    sizes = (3, num_programs(*shape))
     sums_buffer = torch.full((sizes[0] * sizes[1] + 64,), float("nan"), device=DEVICE)
     partial_sums = sums_buffer[:-64].view(sizes)
-    launch_forward(outputs, anchors, valid, partial_sums)
-    assert torch.isfinite(partial_sums).all()
-    assert torch.isnan(sums_buffer[-64:]).all()
     size = shape[0] * shape[1]
     buffers = [torch.full((size + 64,), float("nan"), device=DEVICE) for _ in range(3)]
     gradients = [buffer[:size].view(shape) for buffer in buffers]
-    launch_backward(outputs, anchors, valid, torch.ones(3, device=DEVICE), gradients)
+    launch_forward(outputs, anchors, valid, partial_sums, gradients)
+    assert torch.isfinite(partial_sums).all()
+    assert torch.isnan(sums_buffer[-64:]).all()
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert all(torch.isnan(buffer[size:]).all() for buffer in buffers)
+    before = [gradient.clone() for gradient in gradients]
+    launch_rescale(gradients, torch.tensor([1.0, -2.0, 0.0], device=DEVICE), 1.0)
+    for gradient, old, factor in zip(gradients, before, (1.0, -2.0, 0.0), strict=True):
+        assert torch.equal(gradient, old * factor)
     assert all(torch.isnan(buffer[size:]).all() for buffer in buffers)
 
 
@@ -160,6 +169,144 @@ def test_the_same_bits_every_time():
         blocks((5, 40, 64), torch.float32, seed=1),
     )
     assert torch.equal(triton_sums(outputs, anchors, None), triton_sums(outputs, anchors, None))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("upstream", [2.0**-9 / 3, 2.0**16 / 77])
+def test_gradients_for_the_factor_known_beforehand_are_handed_out_as_they_are(dtype, upstream):
+    """Rounded once: no scaling can be better than the reference's own last rounding."""
+    outputs, anchors = blocks((4, 6, 96), dtype), blocks((4, 6, 96), dtype, seed=1)
+    leaves = [output.clone().requires_grad_() for output in outputs]
+    sums = alignment_sums(leaves, anchors, None, "triton", expected_gradient=upstream)
+    gradients = torch.autograd.grad(sums.sum() * upstream, leaves)
+    for gradient, output, anchor in zip(gradients, outputs, anchors, strict=True):
+        exact = (output.double() - anchor.double()) * (2 * upstream / 96)
+        unit = torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny
+        assert ((gradient.double() - exact).abs() <= unit).all()
+
+
+@pytest.mark.parametrize("expected", [0.0, 1.0, -3.0])
+@pytest.mark.parametrize("upstream", [0.0, 0.37])
+def test_any_other_factor_is_right_as_well(expected, upstream):
+    outputs, anchors = blocks((4, 6, 8), torch.float32), blocks((4, 6, 8), torch.float32, seed=1)
+    leaves = [output.clone().requires_grad_() for output in outputs]
+    sums = alignment_sums(leaves, anchors, None, "triton", expected_gradient=expected)
+    gradients = torch.autograd.grad(sums.sum() * upstream, leaves)
+    for gradient, output, anchor in zip(gradients, outputs, anchors, strict=True):
+        torch.testing.assert_close(gradient, (output - anchor) * (2 * upstream / 8))
+
+
+def test_a_gradient_that_is_not_finite_spoils_what_it_should():
+    (leaf,) = (block.requires_grad_() for block in blocks((4, 6, 8), torch.float32, count=1))
+    sums = triton_sums([leaf], blocks((4, 6, 8), torch.float32, 1, seed=1), None)
+    (gradient,) = torch.autograd.grad(sums.sum() * float("nan"), [leaf])
+    assert torch.isnan(gradient).all()
+
+
+def test_gradients_are_handed_out_once():
+    """A second backward would scale what the first has scaled."""
+    (leaf,) = (block.requires_grad_() for block in blocks((4, 6, 8), torch.float32, count=1))
+    sums = triton_sums([leaf], blocks((4, 6, 8), torch.float32, 1, seed=1), None)
+    torch.autograd.grad(sums.sum(), [leaf], retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(sums.sum(), [leaf])
+
+
+def test_no_gradient_is_written_where_none_is_asked_for():
+    outputs, anchors = blocks((4, 6, 8), torch.float32), blocks((4, 6, 8), torch.float32, seed=1)
+    leaves = [output.clone().requires_grad_() for output in outputs]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        with_gradient = triton_sums(leaves, anchors, None)
+        assert len(saved) == 3
+        with torch.no_grad():
+            without = triton_sums(leaves, anchors, None)
+        plain = triton_sums(outputs, anchors, None)
+    assert len(saved) == 3
+    assert not without.requires_grad
+    assert torch.equal(with_gradient, without)
+    assert torch.equal(without, plain)
+
+
+def test_one_position_leaves_the_gradient_of_the_others_alone():
+    outputs, anchors = blocks((4, 6, 40), torch.bfloat16), blocks((4, 6, 40), torch.bfloat16, 3, 1)
+    _, before = with_gradients(triton_sums, outputs, anchors, None)
+    for output in outputs:
+        output[2, 3] += 1
+    _, after = with_gradients(triton_sums, outputs, anchors, None)
+    for one, other in zip(before, after, strict=True):
+        is_same = (one == other).all(-1)
+        assert not is_same[2, 3]
+        assert is_same.sum() == is_same.numel() - 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_code_gives_the_same(dtype):
+    outputs, anchors = blocks((4, 6, 40), dtype), blocks((4, 6, 40), dtype, seed=1)
+    valid = mask((4, 6))
+
+    def loss(*tensors):
+        return triton_sums(tensors[:3], tensors[3:], valid) * 2
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    plain = with_gradients(lambda o, a, _: loss(*o, *a), outputs, anchors, None)
+    inside = with_gradients(lambda o, a, _: compiled(*o, *a), outputs, anchors, None)
+    assert torch.equal(plain[0], inside[0])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], inside[1], strict=True))
+
+
+def test_autocast_and_deterministic_mode_change_nothing():
+    outputs, anchors = blocks((4, 6, 40), torch.float32), blocks((4, 6, 40), torch.float32, seed=1)
+    plain = with_gradients(triton_sums, outputs, anchors, mask((4, 6)))
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            inside = with_gradients(triton_sums, outputs, anchors, mask((4, 6)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(plain[0], inside[0])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], inside[1], strict=True))
+
+
+@pytest.mark.parametrize(("num_features", "tile"), [(768, 256), (96, 32), (1024, 1024), (5, 8)])
+def test_rows_that_are_no_power_of_two_waste_no_lanes(num_features, tile):
+    assert tile_sizes(num_features)[1] == tile
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="no CUDA device")
+def test_a_replayed_graph_sees_new_values():
+    outputs, anchors = (blocks((64, 128, 256), torch.bfloat16, seed=s) for s in (0, 1))
+    leaves = [output.clone().requires_grad_() for output in outputs]
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            torch.autograd.grad(triton_sums(leaves, anchors, None).sum(), leaves)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        sums = triton_sums(leaves, anchors, None)
+        gradients = torch.autograd.grad(sums.sum(), leaves)
+    with torch.no_grad():
+        for leaf, fresh in zip(leaves, blocks((64, 128, 256), torch.bfloat16, seed=5), strict=True):
+            leaf.copy_(fresh)
+    graph.replay()
+    expected = with_gradients(lambda *a: triton_sums(*a), leaves, anchors, None)[0]
+    assert torch.equal(sums, expected)
+    assert torch.isfinite(gradients[0]).all()
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="no CUDA device")
+def test_more_than_two_to_the_31_elements():
+    shape = ((1 << 21) + 5, 1024)
+    output = torch.zeros(shape, dtype=torch.bfloat16, device=DEVICE)
+    anchor = torch.zeros_like(output)
+    output[-1] = 2.0
+    output.requires_grad_()
+    sums = triton_sums([output], [anchor], None)
+    (gradient,) = torch.autograd.grad(sums.sum(), [output])
+    assert sums.tolist() == [4.0]
+    assert (gradient[-1] == 4.0 / 1024).all()
+    assert (gradient[:-1] == 0).all()
 
 
 def test_the_backend_is_offered_by_name():

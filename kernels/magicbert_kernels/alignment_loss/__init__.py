@@ -13,9 +13,17 @@ __all__ = ["alignment_sums", "alignment_sums_reference"]
 
 
 def alignment_sums(
-    outputs: Sequence[Tensor], anchors: Sequence[Tensor], valid: Tensor | None, backend: Backend
+    outputs: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    valid: Tensor | None,
+    backend: Backend,
+    *,
+    expected_gradient: float = 1.0,
 ) -> Tensor:
     """Returns fp32 ``[num_blocks]``: per block, sum over valid positions of the mean over features.
+
+    The Triton form writes the outputs' gradients in the forward, so one backward is all that a
+    graph allows. Where no gradient is asked for, none is written.
 
     Args:
         outputs: one ``[..., features]`` per block, all of one shape, type and device.
@@ -23,6 +31,9 @@ def alignment_sums(
         valid: bool ``[...]``, positions that count, or ``None`` for all; what stands elsewhere is
             never read into the sums, not even NaN.
         backend: ``triton`` or ``torch``, see `magicbert_kernels.backend.resolve_backend`.
+        expected_gradient: what the gradient of each sum will be: the factors that the caller puts
+            before the sums, and the loss scale. Any other gradient is right as well, at the cost
+            of reading and writing the outputs' gradients once more.
 
     Raises:
         ValueError: shapes, types or devices differ.
@@ -33,4 +44,4 @@ def alignment_sums(
     # Triton is imported where it runs: the torch backend works without it.
     from magicbert_kernels.alignment_loss.autograd import alignment_sums_triton
 
-    return alignment_sums_triton(outputs, anchors, valid)
+    return alignment_sums_triton(outputs, anchors, valid, expected_gradient)
