@@ -8,7 +8,12 @@ from toy_tenant import ToySource, ToySupernet, toy_space
 
 from magicbert.errors import UserError
 from magicbert.space import Architecture
-from magicbert.supernet.alignment import alignment_backend, alignment_sums, combine_blocks
+from magicbert.supernet.alignment import (
+    alignment_backend,
+    alignment_sums,
+    combine_blocks,
+    sums_gradient,
+)
 
 ANCHOR = Architecture(("small", "large", "middle"))
 SAMPLE = Architecture(("small", "small", "large"))
@@ -83,6 +88,16 @@ def test_forms():
     sums = torch.tensor([1.0, 2.0, 6.0])
     assert combine_blocks(sums, "mean") == 3.0
     assert combine_blocks(sums, "sum") == 9.0
+
+
+@pytest.mark.parametrize("form", ["mean", "sum"])
+@pytest.mark.parametrize("scale", [1.0, 65536.0, 3.0])
+def test_the_gradient_of_the_sums_is_known_beforehand(form, scale):
+    """To within what the kernel takes for the same (2^-20)."""
+    sums = torch.rand(7, requires_grad=True)
+    (0.3 * combine_blocks(sums / 4099, form) * scale).backward()
+    known = sums_gradient(form, 7, 4099, 0.3, scale)
+    assert ((sums.grad - known).abs() <= 2**-21 * known).all()
 
 
 def test_mismatched_blocks_are_refused():
