@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from magicbert.space.architecture import family_of
+
 INK = "#1c2128"
 MUTED = "#5c6773"
 LINE = "#d5dbe2"
@@ -24,12 +26,6 @@ FAMILIES = {
     "conv": ("#00795a", "#45a585", "#8fcbb5"),
 }
 OTHER = ("#6b5ca5", "#9a8ec4", "#c3bbdd")
-
-
-def family_of(operator: str) -> str:
-    """Returns the letters an operator's name begins with: ``conv3x512`` is a ``conv``."""
-    match = re.match(r"[a-z]+", operator)
-    return match.group() if match else operator
 
 
 def operator_colours(operators: Iterable[str]) -> dict[str, str]:

@@ -56,3 +56,9 @@ class Architecture:
     def distance(self, other: Architecture) -> int:
         """Returns the Hamming distance: in how many layers the two differ."""
         return sum(a != b for a, b in zip(self.operators, other.operators, strict=True))
+
+
+def family_of(operator: str) -> str:
+    """Returns the letters an operator's name begins with: ``conv3x512`` is a ``conv``."""
+    match = re.match(r"[a-z]+", operator)
+    return match[0] if match else operator

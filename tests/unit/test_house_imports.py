@@ -18,6 +18,7 @@ MODELING = PACKAGE / "bert" / "modeling"
 LEAVES = {
     "",
     "errors",
+    "bootstrap",
     "faults",
     "line_file",
     "records",
@@ -27,9 +28,20 @@ LEAVES = {
     "config",
 }
 CORE = LEAVES | {"space", "data", "supernet", "training"}
-ROOMS = CORE | {"bench", "search", "report", "export", "finetune", "bert", "planning", "stages"}
+ROOMS = CORE | {
+    "bench",
+    "interference",
+    "search",
+    "report",
+    "export",
+    "finetune",
+    "bert",
+    "planning",
+    "stages",
+}
 ARROWS = {
     "": set(),
+    "bootstrap": set(),
     "errors": set(),
     "faults": set(),
     "redaction": set(),
@@ -44,6 +56,7 @@ ARROWS = {
     "training": CORE - {"training"},
     "bert": LEAVES | {"space", "data", "supernet"},
     "bench": CORE,
+    "interference": LEAVES | {"space", "supernet"},
     "planning": LEAVES | {"space"},
     "search": CORE,
     "report": CORE,
