@@ -15,6 +15,7 @@ from .configuration_magicbert import MagicBertConfig
 from .fused import linear_residual_norm
 from .initialization import xavier_bound
 from .operator_base import Operator
+from .packed_attention import fits_packed_attention, packed_attention
 from .segments import Segments
 
 
@@ -72,16 +73,24 @@ class Attention(Operator):
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the next hidden state; a position sees its own segment only."""
-        shape = hidden_BSH.shape
-        fused_BS3AD = self.query_key_value(hidden_BSH).view(*shape[:2], 3, self.num_heads, -1)
-        query_BASD, key_BASD, value_BASD = fused_BS3AD.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BASD = F.scaled_dot_product_attention(
-            query_BASD,
-            key_BASD,
-            value_BASD,
-            attn_mask=segments.attention_mask,
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
-        mixed_BSH = mixed_BASD.transpose(1, 2).reshape(shape)
+        fused_BS3AD = self.query_key_value(hidden_BSH).unflatten(-1, (3, self.num_heads, -1))
+        mixed_BSH = self.mix(*fused_BS3AD.unbind(2), segments).flatten(2)
         call = self.begin(hidden_BSH)
         return linear_residual_norm(self.output, mixed_BSH, hidden_BSH, self.norm, call)
+
+    def mix(
+        self, query_BSAD: Tensor, key_BSAD: Tensor, value_BSAD: Tensor, segments: Segments
+    ) -> Tensor:
+        """Returns each head's weighted values, ``[B, S, A, D]``."""
+        dropout = self.attention_dropout if self.training else 0.0
+        offsets = segments.run_offsets
+        if offsets is not None and fits_packed_attention(query_BSAD):
+            return packed_attention(query_BSAD, key_BSAD, value_BSAD, offsets, dropout)
+        mixed_BASD = F.scaled_dot_product_attention(
+            query_BSAD.transpose(1, 2),
+            key_BSAD.transpose(1, 2),
+            value_BSAD.transpose(1, 2),
+            attn_mask=segments.attention_mask,
+            dropout_p=dropout,
+        )
+        return mixed_BASD.transpose(1, 2)

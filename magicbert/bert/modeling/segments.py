@@ -27,6 +27,9 @@ class Segments:
         attention_mask: ``True`` where a query (third axis) may see a key (last axis),
             ``[B, 1, 1, S]`` or ``[B, 1, S, S]``; ``None`` = everywhere.
         is_packed: some row holds several segments.
+        run_offsets: int32 ``[R + 1]``, where each run of equal ids begins among all B S positions,
+            and B S itself; for attention over packed rows on a GPU, ``None`` elsewhere, and where a
+            segment has a hole and is several runs.
     """
 
     ids: Tensor | None
@@ -34,6 +37,7 @@ class Segments:
     valid: Tensor | None
     attention_mask: Tensor | None
     is_packed: bool
+    run_offsets: Tensor | None = None
     _linked: dict[tuple[int, torch.dtype], Tensor] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -52,7 +56,9 @@ class Segments:
         """
         valid_BS = ids_BS > 0
         is_other_BS = valid_BS & (ids_BS != ids_BS.amax(1, keepdim=True))
-        has_padding, is_packed = torch.stack([~valid_BS.all(), is_other_BS.any()]).tolist()
+        seen = [~valid_BS.all(), is_other_BS.any(), *_runs_and_holes(ids_BS)]
+        has_padding, is_packed, num_runs, num_holes = torch.stack(seen).tolist()
+        has_offsets = is_packed and not num_holes and ids_BS.is_cuda
         if not has_padding and not is_packed:
             return cls.full(ids_BS.shape[1], ids_BS.device)
         return cls(
@@ -60,7 +66,8 @@ class Segments:
             _restarting_positions(ids_BS),
             valid_BS if has_padding else None,
             _same_segment(ids_BS) if is_packed else _visible_keys(valid_BS),
-            is_packed,
+            bool(is_packed),
+            run_offsets(ids_BS, num_runs) if has_offsets else None,
         )
 
     def select(self, rows: Tensor) -> Segments:
@@ -74,12 +81,16 @@ class Segments:
             return None if tensor is None else tensor.index_select(0, rows)
 
         is_shared = self.position_ids.shape[0] == 1
+        ids_BS, offsets_R = narrowed(self.ids), self.run_offsets
+        if ids_BS is not None and offsets_R is not None:
+            offsets_R = run_offsets(ids_BS, len(offsets_R) - 1)
         return Segments(
-            narrowed(self.ids),
+            ids_BS,
             self.position_ids if is_shared else self.position_ids.index_select(0, rows),
             narrowed(self.valid),
             narrowed(self.attention_mask),
             self.is_packed,
+            offsets_R,
         )
 
     def hide_padding(self, hidden_BSH: Tensor) -> Tensor:
@@ -105,6 +116,38 @@ class Segments:
             same = self.ids[:, offset:] == self.ids[:, :-offset]
             self._linked[key] = same[..., None].to(dtype)
         return self._linked[key]
+
+
+def run_offsets(ids_BS: Tensor, num_runs: int) -> Tensor:
+    """Returns where each run of equal ids begins among all positions, and their number at the end.
+
+    Args:
+        ids_BS: segment ids.
+        num_runs: how many there are, or more; given, so that nothing waits for the device.
+
+    Returns:
+        int32 ``[num_runs + 1]``; runs that are not there begin and end behind the last position.
+    """
+    begins_T = _begins(ids_BS).flatten()
+    index_T = torch.arange(len(begins_T), dtype=torch.int32, device=ids_BS.device)
+    # Positions inside a run write the end of the list, which holds their number anyway.
+    slot_T = torch.where(begins_T, begins_T.cumsum(0) - 1, num_runs)
+    offsets_R = torch.full((num_runs + 1,), len(begins_T), dtype=torch.int32, device=ids_BS.device)
+    return offsets_R.scatter_(0, slot_T, torch.where(begins_T, index_T, len(begins_T)))
+
+
+def _runs_and_holes(ids_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts runs of equal ids, and those that go on with a segment after some padding."""
+    begins_BS, running_BS = _begins(ids_BS), ids_BS.cummax(1).values
+    num_documents = (_begins(running_BS) & (running_BS > 0)).sum()
+    return begins_BS.sum(), (begins_BS & (ids_BS > 0)).sum() - num_documents
+
+
+def _begins(ids_BS: Tensor) -> Tensor:
+    """Returns where an id differs from the one before it in its row."""
+    begins_BS = torch.ones_like(ids_BS, dtype=torch.bool)
+    begins_BS[:, 1:] = ids_BS[:, 1:] != ids_BS[:, :-1]
+    return begins_BS
 
 
 def _restarting_positions(ids_BS: Tensor) -> Tensor:
