@@ -74,7 +74,8 @@ class Attention(Operator):
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the next hidden state; a position sees its own segment only."""
         fused_BS3AD = self.query_key_value(hidden_BSH).unflatten(-1, (3, self.num_heads, -1))
-        mixed_BSH = self.mix(*fused_BS3AD.unbind(2), segments).flatten(2)
+        query_BSAD, key_BSAD, value_BSAD = fused_BS3AD.unbind(2)
+        mixed_BSH = self.mix(query_BSAD, key_BSAD, value_BSAD, segments).flatten(2)
         call = self.begin(hidden_BSH)
         return linear_residual_norm(self.output, mixed_BSH, hidden_BSH, self.norm, call)
 

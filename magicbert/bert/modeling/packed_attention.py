@@ -9,6 +9,7 @@ Shape suffixes: B rows, S positions, T = B S, A heads, D head width, R runs of e
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def fits_packed_attention(query_BSAD: Tensor) -> bool:
         and query_BSAD.dtype in (torch.float16, torch.bfloat16)
         and width % HEAD_MULTIPLE == 0
         and width <= LARGEST_HEAD
-        and torch.backends.cuda.flash_sdp_enabled()
+        and torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
         and _device_has_flash(query_BSAD.device.index)
     )
 
@@ -59,12 +60,12 @@ def packed_attention(
     query, key, value = (part.flatten(0, 1) for part in (query_BSAD, key_BSAD, value_BSAD))
     # No run is longer than a row. The true maximum would have to come from the device.
     longest = query_BSAD.shape[1]
+    sequences = (offsets_R, offsets_R, longest, longest)
     if dropout == 0.0:
-        mixed = varlen_attn(query, key, value, offsets_R, offsets_R, longest, longest)
+        mixed = cast(Tensor, varlen_attn(query, key, value, *sequences))
     else:
         # varlen_attn has no dropout. This is the call under it, with which torch's own
         # scaled_dot_product_attention of jagged tensors drops weights.
-        mixed, *_ = torch.ops.aten._flash_attention_forward(
-            query, key, value, offsets_R, offsets_R, longest, longest, dropout, False, False
-        )
+        flash = torch.ops.aten._flash_attention_forward
+        mixed = flash(query, key, value, *sequences, dropout, False, False)[0]
     return mixed.view(query_BSAD.shape)
