@@ -59,6 +59,8 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, lis
     ctx.num_blocks = len(inputs[0])
     ctx.save_for_backward(*output[1])
     ctx.mark_non_differentiable(*output[1])
+    # Or the backward would be given zeros as large as the outputs in place of no gradients.
+    ctx.set_materialize_grads(False)
 
 
 def _hand_out_gradients(ctx: Any, sums_gradient: Tensor, _: Any) -> tuple[Any, ...]:

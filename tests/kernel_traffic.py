@@ -5,12 +5,13 @@ Use where TRITON_INTERPRET=1 was set before triton was imported.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from torch.library import CustomOpDef
+from torch.utils._python_dispatch import _disable_current_modes
 from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder
 
 from magicbert.bench.accounting import Accounting
@@ -35,7 +36,7 @@ class KernelTraffic:
     def __init__(self) -> None:
         self.launches: Counter[str] = Counter()
         self.bytes_read = self.bytes_written = self.distinct_bytes = 0
-        self._seen: list[np.ndarray] = []
+        self._seen: dict[int, list[np.ndarray]] = {}
         self._former: dict[tuple[type, str], Any] = {}
 
     def __enter__(self) -> KernelTraffic:
@@ -58,12 +59,17 @@ class KernelTraffic:
 
     def _run(self, former: Any, kernel: Any, *args: Any, **kwargs: Any) -> Any:
         self.launches[kernel.fn.__name__] += 1
-        self._seen = []
-        result = former(kernel, *args, **kwargs)
-        self.distinct_bytes += len(np.unique(np.concatenate(self._seen))) if self._seen else 0
+        self._seen = defaultdict(list)
+        # The interpreter's own copies of the arguments are no work of the kernel.
+        with _disable_current_modes():
+            result = former(kernel, *args, **kwargs)
+        for size, addresses in self._seen.items():
+            self.distinct_bytes += size * len(np.unique(np.concatenate(addresses)))
         return result
 
-    def _load(self, former: Any, builder: Any, pointers: Any, mask: Any, *args: Any, **kw: Any) -> Any:
+    def _load(
+        self, former: Any, builder: Any, pointers: Any, mask: Any, *args: Any, **kw: Any
+    ) -> Any:
         self.bytes_read += self._note(pointers, mask)
         return former(builder, pointers, mask, *args, **kw)
 
@@ -77,9 +83,9 @@ class KernelTraffic:
         """Returns the bytes of one access and remembers which they were."""
         size = pointers.get_element_ty().primitive_bitwidth // 8
         chosen = np.broadcast_to(mask.data, pointers.data.shape).astype(bool)
-        first = np.asarray(pointers.data)[chosen].astype(np.int64).reshape(-1)
-        self._seen.append((first[:, None] + np.arange(size)).reshape(-1))
-        return len(first) * size
+        addresses = np.asarray(pointers.data)[chosen].reshape(-1)
+        self._seen[size].append(addresses)
+        return len(addresses) * size
 
 
 class InnerAccounting(Accounting):
