@@ -59,6 +59,8 @@ PLANNED = ("pretrain", "retrain")
 PLAN_OPTIONS = "plan."
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
               "--verify": "run.verify"}  # fmt: skip
+# Options that need no value.
+FLAGS = {"--aot": "kernels.aot", "--tune": "kernels.tune"}
 # What the machine refuses is the user's to mend: a message, not a traceback.
 REFUSALS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,
@@ -220,6 +222,8 @@ def parse(arguments: list[str]) -> Request | None:
         elif word in ("--plan", "--plan=table", "--plan=json"):
             plan: Any = word.partition("=")[2] or "table"
             request = dataclasses.replace(request, plan=plan)
+        elif word in FLAGS:
+            request = with_option(request, FLAGS[word], "true")
         elif not word.startswith("--"):
             raise UserError(
                 f"unexpected {word!r}; options are --config FILE and --section.field VALUE"

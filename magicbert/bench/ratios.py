@@ -38,12 +38,17 @@ def paired_ratio(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]
         other: the same of what it is compared with; as many rounds.
     """
     pairs = zip(own, other, strict=True)
-    ratios = np.array([statistics.median(a) / statistics.median(b) for a, b in pairs])
-    # A fixed seed: the same times give the same interval.
-    draws = np.random.default_rng(0).integers(len(ratios), size=(NUM_RESAMPLES, len(ratios)))
-    medians = np.median(ratios[draws], axis=1)
+    return spread([statistics.median(a) / statistics.median(b) for a, b in pairs])
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Returns the median of some figures, a round each, and its interval; there is at least one."""
+    figures = np.array(values)
+    # A fixed seed: the same figures give the same interval.
+    draws = np.random.default_rng(0).integers(len(figures), size=(NUM_RESAMPLES, len(figures)))
+    medians = np.median(figures[draws], axis=1)
     low, high = np.percentile(medians, [TAIL_PERCENT, 100 - TAIL_PERCENT])
-    return Spread(float(np.median(ratios)), float(low), float(high))
+    return Spread(float(np.median(figures)), float(low), float(high))
 
 
 def median_of(rounds: Sequence[Sequence[float]]) -> float:

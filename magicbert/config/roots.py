@@ -12,8 +12,10 @@ from magicbert.config.sections import (
     CorpusSection,
     EngineBenchSection,
     FinetuneSection,
+    KernelBenchSection,
     LaunchSection,
     MaskingSection,
+    MeasureSection,
     ModelSection,
     OptimizerSection,
     RunSection,
@@ -148,10 +150,14 @@ class ReportConfig:
 class BenchConfig:
     """Measures a part of magicbert side by side with its peers."""
 
-    target: Literal["engine"] = option("engine", "what is measured; `bench engine` for short")
+    target: Literal["engine", "kernels"] = option(
+        "engine", "what is measured; `bench engine` for short"
+    )
     run: RunSection = section(RunSection)
     publish: str = option("", "file that gets a copy of the record at the end; empty = none")
     engine: EngineBenchSection = section(EngineBenchSection)
+    measure: MeasureSection = section(MeasureSection)
+    kernels: KernelBenchSection = section(KernelBenchSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from magicbert.bench.engine.record import SCHEMA, open_record, record_file
-from magicbert.bench.engine.running import play_as_rank, start_ranks
-from magicbert.bench.engine.table import HEAD, load_range, table_rows
 from magicbert.config.roots import BenchConfig
 from magicbert.records import write_record
-from magicbert.training.starting.environment import is_launched
+
+if TYPE_CHECKING:
+    from magicbert.bench.suite import Suite
 
 
 def run(config: BenchConfig) -> None:
     """Measures what the record lacks; a run that was cut goes on with the same command."""
+    {"engine": run_engine, "kernels": run_kernels}[config.target](config)
+
+
+def run_engine(config: BenchConfig) -> None:
+    """Measures a step of a supernet against a step of only its path."""
+    # Each target brings its own packages: kernels are measured where there is no DeepSpeed.
+    from magicbert.bench.engine.record import SCHEMA, open_record, record_file
+    from magicbert.bench.engine.running import play_as_rank, start_ranks
+    from magicbert.bench.engine.table import HEAD, load_range, table_rows
+    from magicbert.training.starting.environment import is_launched
+
     if is_launched():
         play_as_rank(config)
         return
@@ -27,12 +39,35 @@ def run(config: BenchConfig) -> None:
     print(f"load average of the machine: {load_range(record)}")
     if config.publish:
         write_record(Path(config.publish), SCHEMA, record)
-        print(f"record: {config.publish}")
-    else:
-        print(f"record: {record_file(config)}")
+    print(f"record: {config.publish or record_file(config)}")
 
 
-def show(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> None:
+def run_kernels(config: BenchConfig) -> None:
+    """Measures kernels, or compiles or tunes them."""
+    from magicbert.bench.kernels.suite import kernel_suite
+
+    run_suite_target(kernel_suite(config), config)
+
+
+def run_suite_target(suite: Suite, config: BenchConfig) -> None:
+    """Runs a target that is a list of cases, and shows its tables."""
+    from magicbert.bench.suite import record_file, run_suite
+    from magicbert.bench.suite_record import SCHEMA
+    from magicbert.bench.suite_table import origin, tables
+
+    record = run_suite(suite, config)
+    for table in tables(record):
+        print(f"\n{table.title}")
+        show(table.lines, table.head)
+        for name, reason in table.absent.items():
+            print(f"not timed: {name}: {reason}")
+    print(f"\n{origin(record)}")
+    if config.publish:
+        write_record(Path(config.publish), SCHEMA, record)
+    print(f"record: {config.publish or record_file(suite, config)}")
+
+
+def show(rows: Sequence[tuple[str, ...]], head: tuple[str, ...]) -> None:
     """Prints a table on a terminal, lines separated by tabs elsewhere."""
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:

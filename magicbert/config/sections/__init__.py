@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from magicbert.config.sections.bench import EngineBenchSection
+from magicbert.config.sections.bench import (
+    EngineBenchSection,
+    KernelBenchSection,
+    MeasureSection,
+)
 from magicbert.config.sections.data import (
     CorpusSection,
     MaskingSection,
@@ -25,8 +29,10 @@ __all__ = [
     "CorpusSection",
     "EngineBenchSection",
     "FinetuneSection",
+    "KernelBenchSection",
     "LaunchSection",
     "MaskingSection",
+    "MeasureSection",
     "ModelSection",
     "OptimizerSection",
     "RunSection",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from magicbert.config.fields import option
 
@@ -25,3 +26,33 @@ class EngineBenchSection:
     steps: int = option(3, "timed steps of one turn", within="[1, 10000]")
     peer_rounds: int = option(3, "turns where stock DeepSpeed or torch play", within="[1, 10000]")
     seed: int = option(0, "seed of weights, tokens and paths", within="[0, 4294967295]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureSection:
+    """How `bench kernels`, `bench step` and `bench data` measure."""
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto = the GPU if torch sees one")
+    rounds: int = option(0, "turns of every contender; 0 = by device", within="[0, 10000]")
+    seconds: float = option(
+        480.0, "no further case is started after so long; the next run goes on", within="[0, 1e6]"
+    )
+    peers: bool = option(True, "also measure the peers")
+    seed: int = option(0, "seed of inputs and weights", within="[0, 4294967295]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelBenchSection:
+    """Cases of `bench kernels`; an empty list = by device."""
+
+    cases: tuple[str, ...] = option((), "parts of names of cases, such as norm; empty = all")
+    tokens: tuple[int, ...] = option((), "tokens of a batch", within="[1, 16777216]")
+    widths: tuple[int, ...] = option((), "features of a token", within="[8, 65536]")
+    dtypes: tuple[str, ...] = option((), "float32, bfloat16, float16")
+    flash_layer_norm: str = option(
+        "", "flash_attn/ops/triton/layer_norm.py, if that package is not installed"
+    )
+    tune: bool = option(
+        False, "search launch settings on the GPU first and rewrite launch_tables.json"
+    )
+    aot: bool = option(False, "compile ahead of time for GPUs that need not be there, time nothing")
