@@ -12,6 +12,7 @@ from rich.table import Table
 
 from magicbert.config.roots import BenchConfig
 from magicbert.records import write_record
+from magicbert.trail import stage_folder
 
 if TYPE_CHECKING:
     from magicbert.bench.suite import Suite
@@ -44,9 +45,25 @@ def run_engine(config: BenchConfig) -> None:
 
 def run_kernels(config: BenchConfig) -> None:
     """Measures kernels, or compiles or tunes them."""
+    if config.kernels.aot:
+        run_compilations(config)
+        return
     from magicbert.bench.kernels.suite import kernel_suite
 
     run_suite_target(kernel_suite(config), config)
+
+
+def run_compilations(config: BenchConfig) -> None:
+    """Compiles every kernel for GPUs that need not be there, and shows what it uses."""
+    from magicbert.bench.kernels.resources import FILE, HEAD, SCHEMA, compiled_record, origin
+    from magicbert.bench.kernels.resources import table_rows as resource_rows
+
+    record = compiled_record()
+    show(resource_rows(record), HEAD)
+    print(f"\n{origin(record)}")
+    file = Path(config.publish) if config.publish else stage_folder(config.run, "bench") / FILE
+    write_record(file, SCHEMA, record)
+    print(f"record: {file}")
 
 
 def run_suite_target(suite: Suite, config: BenchConfig) -> None:
