@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.row_groups import RowGroups, group_rows
+from magicbert.supernet.row_groups import LayerRows, RowGroup, group_rows
 
 
 class Batch(Protocol):
@@ -128,33 +128,44 @@ class Supernet(nn.Module):
                 hidden, (hidden,) * len(block_ends), self.valid_positions(context)
             )
         kept = []
-        for index, groups in enumerate(group_rows(architectures, hidden.device)):
-            hidden = self.run_rows(index, groups, hidden, context)
+        for index, rows in enumerate(group_rows(architectures, hidden.device, self.family)):
+            hidden = self._run_rows(index, rows, hidden, context)
             if index + 1 in block_ends:
                 kept.append(hidden)
         return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
 
-    def run_rows(self, layer: int, groups: RowGroups, hidden: Tensor, context: Any) -> Tensor:
-        """Runs one layer of `forward_rows`: operator by operator, each on its rows.
+    def _run_rows(self, layer: int, rows: LayerRows, hidden: Tensor, context: Any) -> Tensor:
+        name = rows.only_operator
+        if name is not None:
+            return cast(Tensor, self.operator(layer, name)(hidden, context))
+        parts = [
+            self.run_family(
+                layer,
+                group,
+                hidden.index_select(0, group.rows),
+                self.select_rows(context, group.rows),
+            )
+            for group in rows.groups
+        ]
+        return rows.restore(parts)
 
-        A tenant may override it with a form that runs several operators at once.
+    def family(self, layer: int, name: str) -> str:
+        """Returns which candidates of a layer `run_family` takes together: here each alone."""
+        return name
+
+    def run_family(self, layer: int, group: RowGroup, hidden: Tensor, context: Any) -> Tensor:
+        """Runs the operators of one family, each on its rows.
+
+        A tenant that overrides `family` says here how several operators run at once.
 
         Args:
             layer: number of the layer, from 0.
-            groups: which operator each row takes.
-            hidden: ``[rows, ...]``.
-            context: of the whole batch.
+            group: the operators, and which of the rows each takes.
+            hidden: ``[len(group.rows), ...]``, these rows alone.
+            context: of these rows.
         """
-        if len(groups.names) == 1:
-            return cast(Tensor, self.operator(layer, groups.names[0])(hidden, context))
-        return groups.restore(
-            [
-                self.operator(layer, name)(
-                    hidden.index_select(0, rows), self.select_rows(context, rows)
-                )
-                for name, rows in groups
-            ]
-        )
+        (name,) = group.names
+        return cast(Tensor, self.operator(layer, name)(hidden, context))
 
     def path_modules(self, architecture: Architecture) -> Iterator[nn.Module]:
         """Yields every module that a path runs: the supernet, what is shared, its operators."""

@@ -58,13 +58,31 @@ def toy_batch(num_rows: int) -> ToyBatch:
 
 
 def test_rows_are_grouped_by_operator() -> None:
-    paths = [Architecture.parse(text) for text in ("a-c", "b-c", "a-d", "b-c", "a-d")]
+    paths = [Architecture.parse(text) for text in ("a-c", "b-c", "a-c", "b-c", "a-c")]
     first, second = group_rows(paths, torch.device("cpu"))
-    assert (first.names, first.sizes) == (("a", "b"), (3, 2))
-    assert {name: rows.tolist() for name, rows in first} == {"a": [0, 2, 4], "b": [1, 3]}
-    assert {name: rows.tolist() for name, rows in second} == {"c": [0, 1, 3], "d": [2, 4]}
+    assert [(group.names, group.sizes) for group in first.groups] == [
+        (("a",), (3,)),
+        (("b",), (2,)),
+    ]
+    assert [group.rows.tolist() for group in first.groups] == [[0, 2, 4], [1, 3]]
+    assert (first.only_operator, second.only_operator) == (None, "c")
     rows = torch.arange(5.0)
-    assert torch.equal(first.restore([rows[numbers] for _, numbers in first]), rows)
+    assert torch.equal(first.restore([rows[group.rows] for group in first.groups]), rows)
+
+
+def test_operators_of_a_family_stand_together() -> None:
+    paths = [Architecture((name,)) for name in ("x1", "y1", "x2", "x1", "y2", "x2", "x3", "z1")]
+    (layer,) = group_rows(paths, torch.device("cpu"), lambda layer, name: name[0])
+    xs, ys, zs = layer.groups
+    assert (xs.names, xs.sizes, ys.names, zs.names) == (
+        ("x1", "x2", "x3"), (2, 2, 1), ("y1", "y2"), ("z1",),
+    )  # fmt: skip
+    assert xs.rows.tolist() == [0, 3, 2, 5, 6]
+    assert xs.operator_ids.tolist() == [0, 0, 1, 1, 2]
+    assert xs.ends.tolist() == [2, 4, 5]
+    assert (ys.operator_ids.tolist(), zs.ends.tolist()) == ([0, 1], [1])
+    rows = torch.arange(8)
+    assert torch.equal(layer.restore([group.rows for group in layer.groups]), rows)
 
 
 def test_the_core_needs_no_tenant_code_where_there_is_no_context() -> None:
