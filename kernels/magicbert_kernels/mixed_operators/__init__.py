@@ -7,6 +7,7 @@ per operator. They have no gradient: a candidate's score needs none, and trainin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -65,9 +66,10 @@ def mixed_depthwise_convolution(
     # Triton is imported where it runs: the torch backend works without it.
     from magicbert_kernels.mixed_operators.custom_ops import depthwise_forward
 
-    return depthwise_forward(
+    output_RSH = depthwise_forward(
         hidden_RSH, list(weights_KH), list(biases_H), operators.ids, segment_ids_RS
     )
+    return cast(Tensor, output_RSH)
 
 
 def mixed_bias_gelu(
@@ -90,7 +92,7 @@ def mixed_bias_gelu(
     refuse_gradient(inner_RSI, *biases_I)
     from magicbert_kernels.mixed_operators.custom_ops import bias_gelu_forward
 
-    return bias_gelu_forward(inner_RSI, list(biases_I), operators.ids)
+    return cast(Tensor, bias_gelu_forward(inner_RSI, list(biases_I), operators.ids))
 
 
 def mixed_gelu_norm(
@@ -130,7 +132,10 @@ def mixed_gelu_norm(
     refuse_gradient(branch_RSH, residual_RSH, *biases_H, *norm_weights_H, *norm_biases_H)
     from magicbert_kernels.mixed_operators.custom_ops import gelu_norm_forward
 
-    return gelu_norm_forward(branch_RSH, residual_RSH, *map(list, vectors), operators.ids, epsilon)
+    output_RSH = gelu_norm_forward(
+        branch_RSH, residual_RSH, *map(list, vectors), operators.ids, epsilon
+    )
+    return cast(Tensor, output_RSH)
 
 
 def refuse_gradient(*tensors: Tensor) -> None:

@@ -9,8 +9,10 @@ over neighbouring chunks of one row. So a program has one operator, and branches
 compiled for that operator's width: a narrow filter pays nothing for a wide neighbour.
 """
 
-# Triton brings no types, and its functions take pointers and compile-time constants.
-# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+# Triton brings no types, and its functions take pointers and compile-time constants; its tuples
+# grow by addition.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,assignment,var-annotated"
+# ruff: noqa: RUF005
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from torch import Tensor
 from magicbert_kernels.launch_table import launch_settings
 from magicbert_kernels.mixed_operators.kernel import UNALIGNED, chunk_width
 
-SWEEP_LENGTH = 32
+MAX_SWEEP_LENGTH = 32
 # Positions that are loaded before the first of them is used.
 STEP = 4
 NUM_THREADS = 128
@@ -32,7 +34,9 @@ MAX_TILE_H = 256
 
 
 @triton.jit
-def load_position(hidden_GH, ids_G, positions, length, num_channels, is_channel, HAS_SEGMENTS):
+def load_position(
+    hidden_GH, ids_G, positions, length, num_channels, is_channel, HAS_SEGMENTS: tl.constexpr
+):
     """Returns one position of every sweep: fp32 ``[G, H]``, and its segment id ``[G]``.
 
     Outside the row and on padding the value is zero, and the id 0.
@@ -143,6 +147,11 @@ def depthwise_kernel(
             )  # fmt: skip
 
 
+def sweep_length(length: int) -> int:
+    """Returns how many positions a sweep takes: few different numbers, each compiled once."""
+    return min(max(triton.next_power_of_2(length), STEP), MAX_SWEEP_LENGTH)
+
+
 def tile_sizes(num_channels: int, element_bytes: int) -> tuple[int, int]:
     """Returns (sweeps, channels) of a program: every thread holds 16 bytes of a position."""
     channels = min(chunk_width(num_channels), MAX_TILE_H)
@@ -164,7 +173,7 @@ def launch_depthwise(
         "mixed_depthwise_convolution", num_channels, hidden_RSH.dtype, hidden_RSH.device
     )
     grid = (
-        num_rows * triton.cdiv(length, SWEEP_LENGTH * tile_sweeps),
+        num_rows * triton.cdiv(length, sweep_length(length) * tile_sweeps),
         triton.cdiv(num_channels, tile_channels),
     )
     depthwise_kernel[grid](
@@ -179,7 +188,7 @@ def launch_depthwise(
         num_channels,
         WIDTHS=tuple(len(weight) for weight in weights_KH),
         HAS_SEGMENTS=segment_ids_RS is not None,
-        SWEEP_S=SWEEP_LENGTH,
+        SWEEP_S=sweep_length(length),
         STEP_S=STEP,
         TILE_G=tile_sweeps,
         TILE_H=tile_channels,

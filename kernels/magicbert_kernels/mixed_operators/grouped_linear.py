@@ -70,7 +70,7 @@ def grouped_product(
     weights_GKN = torch.stack(list(weights_NK)).transpose(1, 2)
     ends = (operators.ends * hidden_RSK.shape[1]).to(torch.int32)
     output = product(hidden_RSK.flatten(0, 1), weights_GKN, offs=ends)
-    return output.unflatten(0, hidden_RSK.shape[:2])
+    return output.view(*hidden_RSK.shape[:2], -1)
 
 
 def product_by_product(

@@ -8,8 +8,10 @@ loss. All positions of a program are of one row, so that which operator it takes
 and one choice among G pointers.
 """
 
-# Triton brings no types, and its functions take pointers and compile-time constants.
-# mypy: disable-error-code="untyped-decorator,no-untyped-def"
+# Triton brings no types, and its functions take pointers and compile-time constants; its tuples
+# grow by addition.
+# mypy: disable-error-code="untyped-decorator,no-untyped-def,assignment,var-annotated"
+# ruff: noqa: RUF005
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def mixed_depthwise_convolution_reference(
     if segment_ids_RS is not None:
         ids = operators.split(segment_ids_RS)
     outputs = [
-        centred_convolution(*given) for given in zip(hiddens, weights_KH, biases_H, ids, strict=True)
+        centred_convolution(*given)
+        for given in zip(hiddens, weights_KH, biases_H, ids, strict=True)
     ]
     return torch.cat(outputs)
 
