@@ -149,7 +149,7 @@ def depthwise_kernel(
 
 def sweep_length(length: int) -> int:
     """Returns how many positions a sweep takes: few different numbers, each compiled once."""
-    return min(max(triton.next_power_of_2(length), STEP), MAX_SWEEP_LENGTH)
+    return min(max(int(triton.next_power_of_2(length)), STEP), MAX_SWEEP_LENGTH)
 
 
 def tile_sizes(num_channels: int, element_bytes: int) -> tuple[int, int]:

@@ -154,7 +154,7 @@ def chunk_width(num_features: int) -> int:
 
 def tile_positions(tile_features: int) -> int:
     """Returns how many positions a program takes."""
-    return max(TILE_ELEMENTS // triton.next_power_of_2(tile_features), 1)
+    return max(TILE_ELEMENTS // int(triton.next_power_of_2(tile_features)), 1)
 
 
 def launch_bias_gelu(
