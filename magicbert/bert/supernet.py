@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
+from magicbert_kernels.backend import Backend
+from magicbert_kernels.linear_cross_entropy import linear_cross_entropy
 from torch import Tensor, nn
 
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.modeling.embeddings import Embeddings
+from magicbert.bert.modeling.fused import backend_on
 from magicbert.bert.modeling.heads import PredictionTransform
 from magicbert.bert.modeling.initialization import initialize
 from magicbert.bert.modeling.operators import build_operator
@@ -70,6 +73,25 @@ class BertSupernet(Supernet):
     def predict(self, hidden: Tensor) -> Tensor:
         """Returns logits ``[M, vocabulary]`` of some positions' hidden states ``[M, hidden]``."""
         return F.linear(self.transform(hidden), self.embeddings.tokens.weight, self.decoder_bias)
+
+    def prediction_loss(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cross-entropy of `predict` without keeping its logits.
+
+        Args:
+            hidden: of the predicted positions, ``[M, hidden]``.
+            labels: int64 ``[M]``.
+
+        Returns:
+            The sum of the losses, fp32, and how many of the predictions are right.
+        """
+        backend = cast(Backend, backend_on(self.config.backend, hidden.device.type))
+        return linear_cross_entropy(
+            self.transform(hidden),
+            self.embeddings.tokens.weight,
+            self.decoder_bias,
+            labels,
+            backend=backend,
+        )
 
 
 def build_supernet(

@@ -6,6 +6,8 @@ from functools import partial
 from typing import Literal
 
 import torch
+from magicbert_kernels.backend import Backend
+from magicbert_kernels.linear_cross_entropy.chunks import scratch_bytes
 
 from magicbert.bert.modeling.segments import Segments
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
@@ -13,7 +15,6 @@ from magicbert.bert.rehearsal import NO_MEMORY, RehearsalSupernet, rehearsal_bat
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection
 from magicbert.planning.activations import FusedKernels, kept_bytes
-from magicbert.planning.backward import FP32_BYTES
 from magicbert.planning.memory import ForwardMemory
 from magicbert.space import Architecture
 from magicbert.stages.plan_facts import Rows
@@ -21,8 +22,6 @@ from magicbert.training.module import StepPlan, TrainingModule
 
 WIDTHS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Device = Literal["auto", "cpu", "cuda"]
-# The logits' gradient, beside the logits: each in fp32.
-LOGIT_COPIES = 2
 
 
 def forward_memory(
@@ -50,8 +49,15 @@ def forward_memory(
         path = heaviest_path(supernet, training.rows_per_micro_batch, rows.length)
         plan = StepPlan(0, path, path if alignment.enabled else None, 1, 1)
         kept = kept_bytes(lambda: module(batch, plan), module.parameters())
-    num_logits = len(batch.labels) * rows.vocab_size
-    return ForwardMemory(kept, LOGIT_COPIES * num_logits * FP32_BYTES)
+    return ForwardMemory(kept, head_bytes(supernet, len(batch.labels), device))
+
+
+def head_bytes(supernet: RehearsalSupernet, num_predicted: int, device: Device) -> int:
+    """Returns what the head needs for a moment: logits of a chunk, then its scaled gradients."""
+    tokens = supernet.embeddings.tokens.weight
+    backend: Backend = "triton" if is_on_gpu(device) else "torch"
+    logits = scratch_bytes(num_predicted, len(tokens), tokens.dtype, backend)
+    return max(logits, tokens.nbytes)
 
 
 def fused_kernels(model: ModelSection, device: Device) -> FusedKernels:

@@ -58,7 +58,8 @@ def assert_within_twice_plain(inputs, backend):
     floor = 8 * torch.finfo(torch.float32).eps * exact[0].abs().item()
     assert error(loss, exact[0]) <= 2 * error(plain[0], exact[0]) + floor
     for own, naive, right, given in zip(gradients, plain[1], exact[1], inputs, strict=False):
-        assert own.dtype == given.dtype and own.shape == given.shape
+        assert own.dtype == given.dtype
+        assert own.shape == given.shape
         # The interpreter cuts bf16 off where hardware rounds: up to one unit in the last place.
         unit = torch.finfo(given.dtype).eps * (right.abs().max().item() if right.numel() else 0)
         assert error(own, right) <= 2 * error(naive, right) + unit
@@ -86,7 +87,8 @@ def test_right_predictions_are_counted_and_the_first_of_equals_wins(backend):
     labels = expected.clone()
     labels[::3] = (labels[::3] + 1) % 200
     correct = linear_cross_entropy(hidden, weight, bias, labels, backend=backend)[1]
-    assert correct.dtype == torch.int64 and correct.item() == 40 - 14
+    assert correct.dtype == torch.int64
+    assert correct.item() == 40 - 14
     level = torch.zeros_like(weight), torch.zeros_like(bias)
     first = torch.tensor([0] * 3 + [1] * 37, device=DEVICE)
     assert linear_cross_entropy(hidden, *level, first, backend=backend)[1].item() == 3
@@ -103,7 +105,8 @@ def test_large_logits_neither_overflow_nor_underflow(size, backend):
         linear_cross_entropy, (*zeros, bias, labels), factor=1.0, backend=backend
     )
     torch.testing.assert_close(loss.item(), 2 * size, rtol=1e-6, atol=0)
-    assert gradients[2][3].item() == 1.0 and gradients[2][69].item() == -1.0
+    assert gradients[2][3].item() == 1.0
+    assert gradients[2][69].item() == -1.0
     banned = torch.full((70,), -torch.inf, device=DEVICE)
     banned[3] = 0.0
     assert linear_cross_entropy(*zeros, banned, labels * 0 + 3, backend=backend)[0].item() == 0.0
@@ -130,7 +133,8 @@ def test_rows_write_every_column_that_counts_and_nothing_behind(launch, vocab_si
     launch(logits, vocab_size, labels, losses, hits, True)
     expected = given[:, :vocab_size].softmax(1) - torch.nn.functional.one_hot(labels, vocab_size)
     torch.testing.assert_close(logits[:, :vocab_size], expected)
-    assert losses.isfinite().all() and set(hits.tolist()) <= {0, 1}
+    assert losses.isfinite().all()
+    assert set(hits.tolist()) <= {0, 1}
     assert memory[-64:].isnan().all()
 
 
@@ -148,7 +152,8 @@ def test_rows_do_not_see_each_other_and_repeat_to_the_bit(launch):
     first, second, changed = run(logits.clone()), run(logits.clone()), run(other)
     assert torch.equal(first, second)
     kept = [0, 1, 3]
-    assert torch.equal(first[kept], changed[kept]) and not torch.equal(first[2], changed[2])
+    assert torch.equal(first[kept], changed[kept])
+    assert not torch.equal(first[2], changed[2])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -173,11 +178,13 @@ def test_without_gradients_none_is_computed(backend):
     weight = inputs[1].clone().requires_grad_()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         loss, _ = linear_cross_entropy(inputs[0], weight, *inputs[2:], backend=backend)
-    assert not loss.requires_grad and counter.get_total_flops() == 2 * 6 * 10 * 70
+    assert not loss.requires_grad
+    assert counter.get_total_flops() == 2 * 6 * 10 * 70
     with FlopCounterMode(display=False) as counter:
         again, _ = linear_cross_entropy(inputs[0], weight, *inputs[2:], backend=backend)
         again.backward()
-    assert torch.equal(loss, again.detach()) and counter.get_total_flops() == 6 * 6 * 10 * 70
+    assert torch.equal(loss, again.detach())
+    assert counter.get_total_flops() == 6 * 6 * 10 * 70
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -202,7 +209,8 @@ def test_under_autocast_products_are_in_low_precision(backend):
     )
     assert torch.equal(loss.detach(), expected[0])
     for leaf, gradient in zip(leaves, expected[1], strict=True):
-        assert leaf.grad.dtype == torch.float32 and torch.equal(leaf.grad, gradient.float())
+        assert leaf.grad.dtype == torch.float32
+        assert torch.equal(leaf.grad, gradient.float())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

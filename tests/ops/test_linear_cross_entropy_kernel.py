@@ -50,7 +50,9 @@ def test_the_reference_is_differentiable():
     shapes = [(3, 4), (6, 4), (6,)]
     leaves = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
     labels = torch.tensor([0, 5, 2])
-    assert torch.autograd.gradcheck(lambda *x: linear_cross_entropy_reference(*x, labels)[0], leaves)
+    assert torch.autograd.gradcheck(
+        lambda *x: linear_cross_entropy_reference(*x, labels)[0], leaves
+    )
 
 
 def test_doubles_stay_doubles():

@@ -38,7 +38,7 @@ def linear_cross_entropy(
         ValueError: shapes, types or devices do not fit.
     """
     device_type = hidden_MH.device.type
-    if torch.is_autocast_enabled(device_type):
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         narrow = torch.get_autocast_dtype(device_type)
         hidden_MH, weight_VH, bias_V = (t.to(narrow) for t in (hidden_MH, weight_VH, bias_V))
     check_inputs(hidden_MH, weight_VH, bias_V, labels_M)

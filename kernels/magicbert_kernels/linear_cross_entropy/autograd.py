@@ -81,7 +81,7 @@ def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.magicbert.linear_cross_entropy_forward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.magicbert.linear_cross_entropy_forward)
 def _flops(
     hidden: tuple[int, int],
     weight: tuple[int, int],

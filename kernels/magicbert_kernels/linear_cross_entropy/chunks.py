@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from magicbert_kernels.backend import Backend
 from magicbert_kernels.linear_cross_entropy.rows import differentiate_rows
 
 # Rows of logits begin at multiples of this many elements. A vocabulary of 30522 rows otherwise
@@ -76,6 +77,22 @@ def rows_per_chunk(num_rows: int, bytes_per_row: int, device_type: str) -> int:
     return max(-(-num_rows // num_chunks), 1)
 
 
+def adds_wide_products(sum_VH: Tensor) -> bool:
+    """Returns whether products of low precision are added to an fp32 sum without a pass between."""
+    is_nvidia = sum_VH.device.type == "cuda" and torch.version.hip is None
+    return is_nvidia and torch.cuda.get_device_capability(sum_VH.device) >= (8, 0)
+
+
+def scratch_bytes(num_rows: int, vocab_size: int, dtype: torch.dtype, backend: Backend) -> int:
+    """Returns the bytes of one chunk's logits, with the fp32 copy that plain PyTorch needs."""
+    padded_size = -(-vocab_size // ALIGNMENT) * ALIGNMENT
+    device_type = "cuda" if backend == "triton" else "cpu"
+    size = rows_per_chunk(num_rows, padded_size * dtype.itemsize, device_type)
+    needs_copy = backend == "torch" and dtype.itemsize < torch.float32.itemsize
+    copied = torch.float32.itemsize if needs_copy else 0
+    return size * padded_size * (dtype.itemsize + copied)
+
+
 class GradientSums:
     """The gradients by hidden, weight and bias, as the chunks come in.
 
@@ -105,6 +122,8 @@ class GradientSums:
             self.weight_gradient_VH = torch.mm(gradient_MV.t(), given_MH).to(self.weight_type)
         elif sum_VH.dtype == gradient_MV.dtype:
             sum_VH.addmm_(gradient_MV.t(), given_MH)
+        elif adds_wide_products(sum_VH):
+            torch.addmm(sum_VH, gradient_MV.t(), given_MH, out_dtype=sum_VH.dtype, out=sum_VH)
         else:
             sum_VH.add_(torch.mm(gradient_MV.t(), given_MH))
 

@@ -13,9 +13,7 @@ VOCAB_SIZE = 30522
 
 def compilations(dtype: torch.dtype) -> list[Compilation]:
     """Returns the kernel with and without the gradient."""
-    settings = launch_settings(
-        "linear_cross_entropy_rows", VOCAB_SIZE, dtype, torch.device("cpu")
-    )
+    settings = launch_settings("linear_cross_entropy_rows", VOCAB_SIZE, dtype, torch.device("cpu"))
     return [
         Compilation(
             kernel=f"linear_cross_entropy {name}",

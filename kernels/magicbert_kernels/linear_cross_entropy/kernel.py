@@ -2,8 +2,8 @@
 
 Legend: M rows, V vocabulary, P padded vocabulary (the rows' stride).
 
-A row is read twice: for its largest value and the sum of exponentials, kept online, and, while it is
-still in the cache, for the gradient that replaces it. Each program owns its row: no atomics.
+A row is read twice: for its largest value and the sum of exponentials, kept online, and, while it
+is still in the cache, for the gradient that replaces it. Each program owns its row: no atomics.
 """
 
 # Triton brings no types, and its functions take pointers and compile-time constants.
@@ -38,25 +38,27 @@ def rows_kernel(
     # Not minus infinity: the difference of two of them would be NaN.
     largest = tl.full((), -3.0e38, dtype=tl.float32)
     total = tl.full((), 0.0, dtype=tl.float32)
+    own = tl.full((), 0.0, dtype=tl.float32)
     index = tl.full((), 0, dtype=tl.int32)
-    for start in range(0, vocab_size, TILE_V):
+    for start in range(0, padded_size, TILE_V):
         columns = start + tl.arange(0, TILE_V)
-        inside = columns < vocab_size
-        values = tl.load(logits_P + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        # The mask of the load is in whole vectors; what stands behind the vocabulary is dropped.
+        values = tl.load(logits_P + columns, mask=columns < padded_size, other=0.0).to(tl.float32)
+        values = tl.where(columns < vocab_size, values, -float("inf"))
         highest = tl.max(values, axis=0)
         first = tl.min(tl.where(values == highest, columns, vocab_size), axis=0)
         index = tl.where(highest > largest, first, index)
         reached = tl.maximum(highest, largest)
         total = total * tl.exp(largest - reached) + tl.sum(tl.exp(values - reached), axis=0)
+        own += tl.sum(tl.where(columns == label, values, 0.0), axis=0)
         largest = reached
-    own = tl.load(logits_P + label).to(tl.float32)
     tl.store(losses_M + row, tl.log(total) + (largest - own))
     tl.store(hits_M + row, (index == label).to(tl.int32))
     if WANTS_GRADIENT:
         scale = 1.0 / total
-        for start in range(0, vocab_size, TILE_V):
+        for start in range(0, padded_size, TILE_V):
             columns = start + tl.arange(0, TILE_V)
-            inside = columns < vocab_size
+            inside = columns < padded_size
             values = tl.load(logits_P + columns, mask=inside, other=0.0).to(tl.float32)
             shares = tl.exp(values - largest) * scale
             gradient = tl.where(columns == label, shares - 1.0, shares)

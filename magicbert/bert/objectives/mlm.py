@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch.nn.functional as F
-
 from magicbert.bert.supernet import BertSupernet
 from magicbert.data.batch import TokenBatch
 from magicbert.space import Architecture
@@ -35,7 +33,5 @@ class MaskedLanguageModeling:
         """Runs the path; the head sees the predicted positions only."""
         output = supernet(batch, architecture, block_ends)
         hidden = output.hidden.flatten(0, 1).index_select(0, batch.predicted_positions)
-        logits = cast(BertSupernet, supernet).predict(hidden).float()
-        loss_sum = F.cross_entropy(logits, batch.labels, reduction="sum")
-        correct = (logits.detach().argmax(-1) == batch.labels).sum()
+        loss_sum, correct = cast(BertSupernet, supernet).prediction_loss(hidden, batch.labels)
         return LossOutput(loss_sum, self.count(batch), output, {"correct": correct})
