@@ -135,6 +135,12 @@ def shipped_tables() -> LaunchTables:
     return read_tables(FILE.read_text(encoding="utf-8"))
 
 
+def read_again() -> None:
+    """Forgets the tables, so that the next launch reads a file that was rewritten."""
+    shipped_tables.cache_clear()
+    _find.cache_clear()
+
+
 def read_tables(text: str) -> LaunchTables:
     """Returns tables from JSON.
 

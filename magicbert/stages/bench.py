@@ -48,8 +48,10 @@ def run_kernels(config: BenchConfig) -> None:
     if config.kernels.aot:
         run_compilations(config)
         return
-    from magicbert.bench.kernels.suite import kernel_suite
+    from magicbert.bench.kernels.suite import kernel_suite, tune_kernels
 
+    if config.kernels.tune:
+        tune_kernels(config)
     run_suite_target(kernel_suite(config), config)
 
 

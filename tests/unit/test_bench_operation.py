@@ -110,9 +110,9 @@ def test_timed_calls_may_differ_from_judged_ones():
 
 
 def test_the_upstream_gradient_is_the_same_in_every_type():
-    outputs = [torch.zeros(5, 7), torch.zeros(()), torch.zeros(5, 7, dtype=torch.bfloat16)]
-    first, scalar, low = upstream_like(outputs)
-    assert scalar == 1
+    outputs = [torch.zeros(5, 7), torch.zeros(5, 7, dtype=torch.bfloat16)]
+    first, low = upstream_like(outputs)
+    assert upstream_like([torch.zeros(())], is_loss=True) == (1,)
     assert torch.equal(first, low.float())
     assert first.unique().numel() > 20
 
@@ -121,3 +121,24 @@ def test_inputs_are_widened_as_leaves():
     wide = widened(draw(0)["x"])
     assert (wide.dtype, wide.is_leaf, wide.requires_grad) == (torch.float64, True, True)
     assert widened([torch.ones(2, dtype=torch.int64)])[0].dtype == torch.int64
+
+
+class InOwnLayout:
+    """Takes columns where the others take rows."""
+
+    def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        turned = inputs["x"].detach().t().contiguous().requires_grad_()
+        return {**inputs, "x": turned, "is_turned": True}
+
+    def __call__(self, x: Tensor, parts: list[Tensor], scale: float, **layout: bool) -> Tensor:
+        return plain(x if layout else x.t(), parts, scale).t()
+
+
+def test_a_layout_of_its_own_is_made_off_the_clock():
+    operation = Operation(draw, plain, ("x",), {"forward and backward": Floor(bytes=100)})
+    trial = operation_trial(
+        operation, "forward and backward", {OWN: lambda: plain, "turned": InOwnLayout}, CPU, 0
+    )
+    own, turned = trial.lineup.contenders
+    assert turned.call(0)[0].shape == (32, 64)
+    assert own.call(0)[0].shape == (64, 32)

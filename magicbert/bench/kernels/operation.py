@@ -18,9 +18,10 @@ Direction: TypeAlias = Literal["forward", "backward", "forward and backward"]
 # Together the input sets are larger than this, so that no cache holds them all.
 UNCACHED_BYTES = {"cuda": 200 << 20, "cpu": 48 << 20}
 MIN_SETS, MAX_SETS = 2, 12
-# A contender may be this many times as far off as plain PyTorch in the inputs' type, and that
-# counts for at least a few units in the last place.
-ALLOWED, UNITS_IN_LAST_PLACE = 2.0, 2.0
+# A contender may be this many times as far off as plain PyTorch in the inputs' type.
+ALLOWED = 2.0
+# Where that happens to be exact, rounding of the result and of a sum in fp32 are allowed.
+ROUNDINGS, SUM_ROUNDINGS = 1.0, 8.0
 FRESH_SEED = 987_654_321
 
 
@@ -34,6 +35,7 @@ class Operation:
         differentiated: names of the inputs whose gradients are wanted.
         floors: the least work of each direction that is measured.
         timed_with: arguments in which timed calls differ from judged ones, such as dropout.
+        is_loss: whether its outputs are losses, whose upstream gradient is 1.
     """
 
     draw: Callable[[int], Inputs]
@@ -41,6 +43,7 @@ class Operation:
     differentiated: tuple[str, ...]
     floors: Mapping[Direction, Floor]
     timed_with: Mapping[str, Any] = field(default_factory=dict)
+    is_loss: bool = False
 
 
 def operation_trial(
@@ -87,12 +90,16 @@ def num_sets(inputs: Inputs, device: torch.device) -> int:
 def timed_call(
     function: Function, operation: Operation, direction: Direction, sets: Sequence[Inputs]
 ) -> Call:
-    """Returns what is timed: one direction on the input set of an index."""
-    arguments = [{**inputs, **operation.timed_with} for inputs in sets]
+    """Returns what is timed: one direction on the input set of an index.
+
+    A function with a method ``prepare`` gets its inputs in a layout of its own, off the clock.
+    """
+    prepare = getattr(function, "prepare", lambda inputs: inputs)
+    arguments = [prepare({**inputs, **operation.timed_with}) for inputs in sets]
     if direction == "forward":
         return lambda index: function(**arguments[index % len(sets)])
     kind = BackwardAlone if direction == "backward" else ForwardAndBackward
-    return kind(function, arguments, operation.differentiated)
+    return kind(function, arguments, operation)
 
 
 class ForwardAndBackward:
@@ -101,29 +108,29 @@ class ForwardAndBackward:
     Args:
         function: what is differentiated.
         arguments: the input sets.
-        differentiated: whose gradients are wanted.
+        operation: says whose gradients are wanted.
     """
 
     def __init__(
-        self, function: Function, arguments: Sequence[Inputs], differentiated: Sequence[str]
+        self, function: Function, arguments: Sequence[Inputs], operation: Operation
     ) -> None:
         self.function = function
         self.arguments = arguments
-        self.differentiated = differentiated
+        self.operation = operation
         self.upstream: tuple[Tensor, ...] | None = None
 
     def outputs(self, index: int) -> tuple[Tensor, ...]:
         """Makes a forward."""
         outputs = outputs_of(self.function(**self.arguments[index]))
         if self.upstream is None:
-            self.upstream = upstream_like(outputs)
+            self.upstream = upstream_like(outputs, is_loss=self.operation.is_loss)
         return outputs
 
     def gradients(self, index: int, outputs: tuple[Tensor, ...], *, again: bool = False) -> Any:
         """Makes a backward; ``again`` keeps what the forward saved."""
         assert self.upstream is not None
-        inputs = self.arguments[index]
-        return gradients_of(outputs, inputs, self.differentiated, self.upstream, retain_graph=again)
+        inputs, names = self.arguments[index], self.operation.differentiated
+        return gradients_of(outputs, inputs, names, self.upstream, retain_graph=again)
 
     def __call__(self, index: int) -> Any:
         """Returns the gradients."""
@@ -135,9 +142,9 @@ class BackwardAlone(ForwardAndBackward):
     """The backward alone: a forward is made once per input set, at the first call of each."""
 
     def __init__(
-        self, function: Function, arguments: Sequence[Inputs], differentiated: Sequence[str]
+        self, function: Function, arguments: Sequence[Inputs], operation: Operation
     ) -> None:
-        super().__init__(function, arguments, differentiated)
+        super().__init__(function, arguments, operation)
         self.kept = functools.cache(self.outputs)
 
     def __call__(self, index: int) -> Any:
@@ -176,14 +183,11 @@ class Judge:
         return self.answers(self.operation.reference, wide)
 
     @functools.cached_property
-    def allowed_errors(self) -> list[float]:
-        """The error of plain PyTorch for each answer, or a unit in its last place if larger."""
+    def plain_errors(self) -> list[float]:
+        """The error of plain PyTorch for each answer, or what rounding allows if that is more."""
         plain = self.answers(self.operation.reference, self.inputs)
         return [
-            max(
-                largest(answer.double() - exact),
-                UNITS_IN_LAST_PLACE * torch.finfo(answer.dtype).eps * largest(exact) / ALLOWED,
-            )
+            max(largest(answer.double() - exact), rounding(answer.dtype) * largest(exact))
             for answer, exact in zip(plain, self.exact, strict=True)
         ]
 
@@ -192,7 +196,7 @@ class Judge:
         answers = self.answers(self.functions[contender.name], self.inputs)
         errors = [
             largest(answer.double() - exact) / (allowed or 1.0)
-            for answer, exact, allowed in zip(answers, self.exact, self.allowed_errors, strict=True)
+            for answer, exact, allowed in zip(answers, self.exact, self.plain_errors, strict=True)
         ]
         # `max` would pass over NaN, or not, by its place.
         worst = max(errors) if all(error == error for error in errors) else float("nan")
@@ -203,9 +207,15 @@ class Judge:
         outputs = outputs_of(function(**inputs))
         if not self.with_gradients:
             return [output.detach() for output in outputs]
-        names = self.operation.differentiated
-        gradients = gradients_of(outputs, inputs, names, upstream_like(outputs))
+        upstream = upstream_like(outputs, is_loss=self.operation.is_loss)
+        gradients = gradients_of(outputs, inputs, self.operation.differentiated, upstream)
         return [*(output.detach() for output in outputs), *gradients]
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Returns the relative error that no way to compute in a type can be blamed for."""
+    own, wide = (torch.finfo(kind).eps for kind in (dtype, torch.float32))
+    return max(ROUNDINGS * own, SUM_ROUNDINGS * wide)
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:
@@ -214,14 +224,10 @@ def outputs_of(result: Any) -> tuple[Tensor, ...]:
     return tuple(tensor for tensor in found if tensor.is_floating_point())
 
 
-def upstream_like(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Returns upstream gradients: fixed numbers of all sizes, one for each output.
-
-    A scalar gets 1, as a loss does.
-    """
-    return tuple(
-        torch.ones_like(output) if output.dim() == 0 else waves_like(output) for output in outputs
-    )
+def upstream_like(outputs: Sequence[Tensor], *, is_loss: bool = False) -> tuple[Tensor, ...]:
+    """Returns upstream gradients: ones for losses, numbers of all sizes for anything else."""
+    make = torch.ones_like if is_loss else waves_like
+    return tuple(make(output) for output in outputs)
 
 
 def waves_like(output: Tensor) -> Tensor:

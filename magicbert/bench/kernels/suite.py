@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import torch
 from magicbert_kernels.backend import resolve_backend
 
-from magicbert.bench.kernels.cases import alignment_loss
+from magicbert.bench.kernels.cases import alignment_loss, bias_gelu
 from magicbert.bench.kernels.family import Family, Place
 from magicbert.bench.kernels.operation import Direction, operation_trial
 from magicbert.bench.kernels.sizes import sizes
+from magicbert.bench.kernels.tuning import tune
 from magicbert.bench.registry import OWN, Case, Trial
 from magicbert.bench.suite import Suite, chosen_device
 from magicbert.config.roots import BenchConfig
 from magicbert.errors import UserError
 
-FAMILIES = (alignment_loss.FAMILY,)
+FAMILIES = (alignment_loss.FAMILY, bias_gelu.FAMILY)
 
 
 def kernel_suite(config: BenchConfig) -> Suite:
@@ -32,6 +33,16 @@ def kernel_suite(config: BenchConfig) -> Suite:
         raise UserError(f"kernels.cases: {list(config.kernels.cases)} matches none of {names}")
     setting = {"seed": config.measure.seed, "peers": config.measure.peers}
     return Suite("kernels", cases, device, config.measure, setting)
+
+
+def tune_kernels(config: BenchConfig) -> None:
+    """Searches launch settings on the GPU for the sizes that are measured; see `tuning`."""
+    device = chosen_device(config.measure.device)
+    backend = resolve_backend("auto", device)
+    places = [
+        Place(size, device, backend, config.kernels) for size in sizes(config.kernels, device)
+    ]
+    tune(list(wanted(config.kernels.cases)), places, config.measure.seed)
 
 
 def kernel_cases(config: BenchConfig, device: torch.device) -> Iterator[Case]:

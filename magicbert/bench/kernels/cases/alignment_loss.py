@@ -28,6 +28,7 @@ def operation(place: Place) -> Operation:
         reference=alignment_sums_reference,
         differentiated=("outputs",),
         floors={"forward and backward": floor},
+        is_loss=True,
     )
 
 
