@@ -15,7 +15,7 @@ from typing import Any
 
 from magicbert.errors import EXIT_USER_ERROR, UserError
 from magicbert.records import digest_of, write_record, write_text_atomically
-from magicbert.report.plots import Curve, loss_plot, score_plot
+from magicbert.report.plots import Curve, loss_plot, score_plot, standing_alone
 from magicbert.report.reading import RunRecords, StageRecord, read_run, winner
 from magicbert.trail import describe_environment
 
@@ -185,8 +185,7 @@ def plots(run: RunRecords) -> dict[str, str]:
 def write_plot(target: Path, name: str, svg: str) -> str:
     """Writes one SVG file and returns the Markdown that shows it."""
     file = target.with_name(f"{target.name}-{name}.svg")
-    namespaced = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    write_text_atomically(file, namespaced + "\n")
+    write_text_atomically(file, standing_alone(svg))
     return f"![{name}]({file.name})"
 
 

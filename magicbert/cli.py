@@ -46,6 +46,7 @@ class Verb:
 VERBS = {
     "prepare": Verb(roots.PrepareConfig, "magicbert.stages.prepare"),
     "pretrain": Verb(roots.PretrainConfig, "magicbert.stages.pretrain"),
+    "analyze": Verb(roots.AnalyzeConfig, "magicbert.stages.analyze", "target"),
     "search": Verb(roots.SearchConfig, "magicbert.stages.search"),
     "retrain": Verb(roots.RetrainConfig, "magicbert.stages.retrain"),
     "export": Verb(roots.ExportConfig, "magicbert.stages.export"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from magicbert.config.reading import to_yaml
-from magicbert.config.roots import PretrainConfig, RetrainConfig
+from magicbert.config.roots import AnalyzeConfig, PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, SamplingSection
 from magicbert.records import write_record
 from magicbert.trail import describe_environment
@@ -25,6 +25,7 @@ def write_run(
     """Writes every stage of a run; returns its folder."""
     write_prepare(folder)
     write_pretrain(folder)
+    write_analyses(folder)
     write_search(folder, num_layers=num_layers)
     write_retrain(folder, "", 5.1, num_layers)
     write_finetune(folder, "", tasks, 0.78)
@@ -103,6 +104,39 @@ def write_search(folder: Path, *, num_layers: int) -> None:
     }
     file = folder / "search" / "architectures.json"
     write_record(file, "magicbert/architectures/1", result)
+
+
+def write_analyses(folder: Path) -> None:
+    figure = {"value": 0.7, "low": 0.6, "high": 0.8, "num_units": 16}
+    cosines = [[1.0 if i == j else 0.8 - 0.1 * abs(i - j) for j in range(4)] for i in range(4)]
+    pairs = {"same": figure, "other": figure, "all": figure}
+    operators = [
+        {
+            "operator": name,
+            "matrix": {"gradient": cosines},
+            "pairs": dict.fromkeys(("gradient", "input", "output"), pairs),
+            "curve": {"gradient": [{"num_layers": m, **figure} for m in range(1, 12)]},
+        }
+        for name in OPERATORS
+    ]
+    setting = {"shared_layer": 1, "differing_layer": 2, "num_contexts": 16}
+    write_analysis(folder, "interference", {
+        "setting": setting, "candidates": list(OPERATORS), "operators": operators,
+    })  # fmt: skip
+    walk = {
+        "name": "run demo", "layers": 12, "candidates": [4], "num_changes": 1, "is_lazy": False,
+        "times": [21, None], "total_variation": [1.0, 0.9, 0.5], "mean_distance": [0.0, 1.0, 1.9],
+        "bounds": {"bound": [9.0, 8.0, 7.0]},
+        "simulated": {"num_walkers": 9, "steps": [1, 2], "mean_distance": [1.0, 2.0],
+                      "standard_error": [0.0, 0.1]},
+    }  # fmt: skip
+    write_analysis(folder, "sampler", {"distances": [0.25, 0.001], "walks": [walk]})
+
+
+def write_analysis(folder: Path, target: str, payload: dict[str, Any]) -> None:
+    place = folder / f"analyze-{target}"
+    write_trail(place, AnalyzeConfig(target=target), [])  # type: ignore[arg-type]
+    write_record(place / "result.json", "magicbert/analysis/1", {"target": target, **payload})
 
 
 def write_retrain(folder: Path, label: str, end: float, num_layers: int) -> None:

@@ -12,6 +12,7 @@ from magicbert.config.sections import (
     CorpusSection,
     EngineBenchSection,
     FinetuneSection,
+    InterferenceSection,
     KernelBenchSection,
     LaunchSection,
     MaskingSection,
@@ -19,6 +20,7 @@ from magicbert.config.sections import (
     ModelSection,
     OptimizerSection,
     RunSection,
+    SamplerAnalysisSection,
     SamplingSection,
     SearchSection,
     ShardSection,
@@ -70,6 +72,27 @@ class PretrainConfig:
             yield (
                 f"alignment.num_blocks: {self.alignment.num_blocks} is above "
                 f"space.num_layers {layers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnalyzeConfig:
+    """Says whether a supernet can be trusted: the sampler's walk, interference between paths."""
+
+    target: Literal["sampler", "interference"] = option(
+        "interference", "what is analysed; `analyze sampler` for short"
+    )
+    run: RunSection = section(RunSection)
+    sampler: SamplerAnalysisSection = section(SamplerAnalysisSection)
+    interference: InterferenceSection = section(InterferenceSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        setting = self.interference
+        if setting.shared_layer == setting.differing_layer:
+            yield (
+                f"interference.differing_layer: {setting.differing_layer} is the shared layer; "
+                "children that share an operator differ elsewhere"
             )
 
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magicbert.records import write_text_atomically
-from magicbert.report import provenance, results, search_section, training_section
+from magicbert.report import (
+    analysis_section,
+    provenance,
+    results,
+    search_section,
+    training_section,
+)
 from magicbert.report.reading import RunRecords
 from magicbert.report.section import CsvTable, Section
 from magicbert.report.style import CSS
@@ -40,6 +46,7 @@ def build_page(run: RunRecords, *, title: str = "", costs: CostModel | None = No
     sections = [
         training_section.data_section(run),
         training_section.pretraining_section(run),
+        analysis_section.analysis_section(run),
         search_section.search_section(run),
         search_section.cost_section(run, costs),
         training_section.retraining_section(run),

@@ -245,6 +245,11 @@ def svg(draw: Callable[[Figure], None], *, height: float, label: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
 
 
+def standing_alone(element: str) -> str:
+    """Returns what `svg` returned as the text of a file of its own."""
+    return element.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+
+
 def short_count(value: float) -> str:
     """Returns ``12.3M`` for 12,300,000."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -12,15 +12,12 @@ import torch
 
 from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
-from magicbert.bert.saving import WEIGHTS, load_supernet
 from magicbert.bert.supernet import BertSupernet
-from magicbert.config.reading import from_tree, read_yaml, to_tree
-from magicbert.config.roots import PretrainConfig, SearchConfig
-from magicbert.config.sections import RunSection, SearchSection
+from magicbert.config.reading import to_tree
+from magicbert.config.roots import SearchConfig
+from magicbert.config.sections import SearchSection
 from magicbert.data.source import TokenSource
-from magicbert.data.verification import verify_prepared
-from magicbert.errors import UserError
-from magicbert.records import file_digest, read_record, write_record
+from magicbert.records import read_record, write_record
 from magicbert.run_lock import alone_in
 from magicbert.search.candidate import Candidate
 from magicbert.search.evaluator import InheritedWeights
@@ -30,7 +27,8 @@ from magicbert.search.score_file import ScoreFile
 from magicbert.space import CostModel, Limits
 from magicbert.space.feasible import FeasiblePaths
 from magicbert.space.randomness import keyed_generator
-from magicbert.trail import Trail, run_folder, stage_folder
+from magicbert.stages.trained_supernet import open_trained
+from magicbert.trail import Trail, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
 RESULT = "architectures.json"
@@ -86,39 +84,13 @@ def search_in(folder: Path, config: SearchConfig) -> None:
 
 
 def open_inputs(config: SearchConfig) -> Inputs:
-    """Opens supernet and data and checks that they belong together."""
-    pretrain = pretrain_folder(config.run)
-    supernet, details = load_supernet(pretrain / "supernet")
-    file = pretrain / "config.yaml"
-    masking = from_tree(PretrainConfig, read_yaml(file), str(file)).masking
+    """Opens supernet and data and adds the costs of the operators."""
     rows = config.search.rows_per_batch
-    if config.run.verify == "full":
-        verify_prepared(run_folder(config.run) / "prepare")
-    source = TokenSource(
-        run_folder(config.run) / "prepare",
-        masking,
-        seed=config.search.seed,
-        rows_per_step=rows,
-        rows_per_micro_batch=rows,
-    )
-    data_digest = source.manifest.digest
-    if details["data_digest"] != data_digest:
-        raise UserError(
-            f"{pretrain / 'supernet'}: trained on other data ({details['data_digest'][:12]}) than "
-            f"the run's prepared data ({data_digest[:12]}); run pretrain again, or prepare as then"
-        )
+    trained = open_trained(config.run, rows_per_batch=rows, seed=config.search.seed)
+    supernet, source = trained.supernet, trained.source
     operators = dict.fromkeys(name for names in supernet.space.layers for name in names)
-    return Inputs(
-        supernet,
-        source,
-        bert_cost_model(supernet.config, operators, source.manifest.length),
-        {
-            "supernet_digest": file_digest(pretrain / "supernet" / WEIGHTS),
-            "data_digest": data_digest,
-            "masking": to_tree(masking),
-            "rows_per_batch": rows,
-        },
-    )
+    costs = bert_cost_model(supernet.config, operators, source.manifest.length)
+    return Inputs(supernet, source, costs, trained.origin | {"rows_per_batch": rows})
 
 
 def build_search(section: SearchSection, inputs: Inputs, scores: ScoreFile) -> ProgressiveSearch:
@@ -137,12 +109,6 @@ def build_search(section: SearchSection, inputs: Inputs, scores: ScoreFile) -> P
     )
     limits = Limits(section.max_parameters, section.min_parameters, section.max_flops)
     return ProgressiveSearch(inputs.supernet.space, inputs.costs, limits, section, evaluator)
-
-
-def pretrain_folder(run: RunSection) -> Path:
-    """Returns the pretraining of the same label if there is one, else the one without a label."""
-    labelled = stage_folder(run, "pretrain")
-    return labelled if labelled.is_dir() else run_folder(run) / "pretrain"
 
 
 def is_finished(file: Path, config: SearchConfig, origin: dict[str, Any]) -> bool:

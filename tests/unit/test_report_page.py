@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from synthetic_run import (
     SIZES,
+    write_analyses,
     write_finetune,
     write_prepare,
     write_pretrain,
@@ -82,7 +83,14 @@ def test_whole_run_has_its_figures_and_numbers(tmp_path):
     assert outline(page).text.count("demo") == 1
     for figure in ("5.534", "0.88 nats below", "5.170", "78.0", "1.45M"):
         assert figure in text
-    drawings = {"pretraining": 2, "search": 2, "retraining": 1, "finetuning": 0, "cost": 0}
+    drawings = {
+        "pretraining": 2,
+        "analysis": 3,
+        "search": 2,
+        "retraining": 1,
+        "finetuning": 0,
+        "cost": 0,
+    }
     assert {a: section(page, a).count("<figure>") for a in drawings} == drawings
     assert "Not run" not in text
     assert "MAGIC-AT, k = 1, lambda = 0.5" in text
@@ -109,7 +117,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 def test_every_drawing_is_valid_svg_without_fixed_size(tmp_path):
     page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
     drawings = re.findall(r"<svg.*?</svg>", page.html, re.DOTALL)
-    assert len(drawings) == 6
+    assert len(drawings) == 9
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("viewBox")
@@ -122,19 +130,28 @@ def test_every_drawing_is_valid_svg_without_fixed_size(tmp_path):
     [
         (lambda folder: write_prepare(folder), {"data", "provenance"}),
         (lambda folder: write_pretrain(folder), {"pretraining", "provenance"}),
+        (lambda folder: write_analyses(folder), {"analysis", "provenance"}),
         (lambda folder: write_search(folder, num_layers=24), {"search", "provenance"}),
         (lambda folder: write_retrain(folder, "", 5.0, 3), {"retraining", "provenance"}),
         (lambda folder: write_finetune(folder, "", ("rte",), 0.5), {"finetuning", "provenance"}),
         (lambda folder: folder.mkdir(), set()),
     ],
-    ids=["prepare", "pretrain", "search", "retrain", "finetune", "nothing"],
+    ids=["prepare", "pretrain", "analyze", "search", "retrain", "finetune", "nothing"],
 )
 def test_stages_that_did_not_run_are_named_as_such(write, run_sections, tmp_path):
     folder = tmp_path / "partial"
     write(folder)
     page = build_page(read_run(folder))
     outline(page)
-    anchors = ("data", "pretraining", "search", "retraining", "finetuning", "provenance")
+    anchors = (
+        "data",
+        "pretraining",
+        "analysis",
+        "search",
+        "retraining",
+        "finetuning",
+        "provenance",
+    )
     ran = {anchor for anchor in anchors if "Not run" not in section(page, anchor)}
     assert ran == run_sections
 
@@ -229,7 +246,9 @@ def test_plots_stand_as_csv_too(tmp_path):
     for file in (tmp_path / "out" / "report").iterdir():
         with file.open(newline="") as stream:
             tables[file.stem] = list(csv.DictReader(stream))
-    assert set(tables) == {"pretrain_loss", "search_scored", "cost", "retrain_loss", "finetune"}
+    analyses = {"interference_matrices", "interference_curves", "sampler_walks"}
+    stages = {"pretrain_loss", "search_scored", "cost", "retrain_loss", "finetune"}
+    assert set(tables) == stages | analyses
     valid = [row for row in tables["retrain_loss"] if row["split"] == "valid"]
     assert [int(row["step"]) for row in valid] == [50, 100, 150, 200, 250, 300]
     assert len(tables["search_scored"]) == 240

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from magicbert.config.sections.analysis import InterferenceSection, SamplerAnalysisSection
 from magicbert.config.sections.bench import (
     EngineBenchSection,
     KernelBenchSection,
@@ -29,6 +30,7 @@ __all__ = [
     "CorpusSection",
     "EngineBenchSection",
     "FinetuneSection",
+    "InterferenceSection",
     "KernelBenchSection",
     "LaunchSection",
     "MaskingSection",
@@ -36,6 +38,7 @@ __all__ = [
     "ModelSection",
     "OptimizerSection",
     "RunSection",
+    "SamplerAnalysisSection",
     "SamplingSection",
     "SearchSection",
     "ShardSection",

@@ -1,0 +1,62 @@
+"""``magicbert analyze TARGET``: whether a supernet can be trusted, as numbers and pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from magicbert.config.roots import AnalyzeConfig
+from magicbert.records import write_record, write_text_atomically
+from magicbert.report.plots import standing_alone
+from magicbert.run_lock import alone_in
+from magicbert.stages import analyze_interference, analyze_sampler
+from magicbert.trail import Trail, stage_folder
+
+LOGGER = logging.getLogger("magicbert")
+RESULT = "result.json"
+SCHEMA = "magicbert/analysis/1"
+TARGETS = {"sampler": analyze_sampler, "interference": analyze_interference}
+
+
+def run(config: AnalyzeConfig) -> None:
+    """Analyses, prints a table, and writes ``result.json`` for the report.
+
+    Raises:
+        UserError: the run has no supernet where one is needed, or a layer is not in its space.
+    """
+    analysis = TARGETS[config.target]
+    folder = stage_folder(config.run, f"analyze-{config.target}")
+    with alone_in(folder), Trail(folder, config):
+        result: Mapping[str, Any] = {"target": config.target, **analysis.analyse(config)}
+        write_record(folder / RESULT, SCHEMA, dict(result))
+        for title, head, rows in analysis.tables(result):
+            show(title, head, rows)
+        write_pictures(folder, analysis.pictures(result))
+        LOGGER.info("analysis finished: %s", folder / RESULT)
+
+
+def write_pictures(folder: Path, pictures: Mapping[str, str]) -> None:
+    """Writes one SVG file per picture."""
+    for name, svg in pictures.items():
+        write_text_atomically(folder / f"{name}.svg", standing_alone(svg))
+        LOGGER.info("picture: %s", folder / f"{name}.svg")
+
+
+def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table on a terminal, lines separated by tabs elsewhere."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        print(title)
+        for row in [head, *rows]:
+            print("\t".join(row))
+        return
+    table = Table(*head, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,80 @@
+"""A run's trained supernet with the data it was trained on: what search and analyses work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magicbert.bert.saving import WEIGHTS, load_supernet
+from magicbert.bert.supernet import BertSupernet
+from magicbert.config.reading import from_tree, read_yaml, to_tree
+from magicbert.config.roots import PretrainConfig
+from magicbert.config.sections import RunSection
+from magicbert.data.source import TokenSource
+from magicbert.data.verification import verify_prepared
+from magicbert.errors import UserError
+from magicbert.records import file_digest
+from magicbert.trail import run_folder, stage_folder
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """Weights and data that belong together.
+
+    Attributes:
+        supernet: the trained supernet, on the CPU.
+        source: prepared data, masked as in pretraining.
+        origin: digests and settings that decide every score.
+    """
+
+    supernet: BertSupernet
+    source: TokenSource
+    origin: dict[str, Any]
+
+
+def open_trained(run: RunSection, *, rows_per_batch: int, seed: int) -> TrainedSupernet:
+    """Opens supernet and data of a run and checks that they belong together.
+
+    Args:
+        run: of both.
+        rows_per_batch: rows of a dev batch.
+        seed: of the masks.
+
+    Raises:
+        UserError: there is no supernet, or it belongs to other data.
+    """
+    pretrain = pretrain_folder(run)
+    supernet, details = load_supernet(pretrain / "supernet")
+    masking = read_pretrain_config(pretrain).masking
+    prepared = run_folder(run) / "prepare"
+    if run.verify == "full":
+        verify_prepared(prepared)
+    source = TokenSource(
+        prepared, masking, seed=seed, rows_per_step=rows_per_batch,
+        rows_per_micro_batch=rows_per_batch,
+    )  # fmt: skip
+    data_digest = source.manifest.digest
+    if details["data_digest"] != data_digest:
+        raise UserError(
+            f"{pretrain / 'supernet'}: trained on other data ({details['data_digest'][:12]}) than "
+            f"the run's prepared data ({data_digest[:12]}); run pretrain again, or prepare as then"
+        )
+    origin = {
+        "supernet_digest": file_digest(pretrain / "supernet" / WEIGHTS),
+        "data_digest": data_digest,
+        "masking": to_tree(masking),
+    }
+    return TrainedSupernet(supernet, source, origin)
+
+
+def pretrain_folder(run: RunSection) -> Path:
+    """Returns the pretraining of the same label if there is one, else the one without a label."""
+    labelled = stage_folder(run, "pretrain")
+    return labelled if labelled.is_dir() else run_folder(run) / "pretrain"
+
+
+def read_pretrain_config(folder: Path) -> PretrainConfig:
+    """Returns the configuration that a pretraining was started with."""
+    file = folder / "config.yaml"
+    return from_tree(PretrainConfig, read_yaml(file), str(file))
