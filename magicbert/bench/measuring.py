@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from magicbert.bench.ceilings import Ceiling, ceilings, floor_seconds
-from magicbert.bench.instruments import Instrument, first_line, instruments
+from magicbert.bench.instruments import REPLAYS, Instrument, first_line, instruments
 from magicbert.bench.ratios import Spread, paired_ratio, spread
 from magicbert.bench.registry import OWN, Case, Contender, Floor, Trial
 from magicbert.bench.turns import Pace, in_rounds, take_turns
@@ -34,6 +34,8 @@ def measure(case: Case, device: torch.device, pace: Pace) -> dict[str, Any]:
     everyone = [*able, *(top.contender for top in tops.values())]
     modes: dict[str, Any] = {}
     for instrument in instruments(device):
+        if instrument.modes == (REPLAYS,) and not case.is_replayable:
+            continue
         modes |= measured_modes(everyone, tops, trial, instrument, pace)
     row = {
         "case": case.name,
@@ -47,6 +49,7 @@ def measure(case: Case, device: torch.device, pace: Pace) -> dict[str, Any]:
         "facts": dict(trial.facts),
         "modes": modes,
     }
+    trial.close()
     del trial, able, everyone, tops
     let_go(device)
     return row | {

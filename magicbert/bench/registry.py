@@ -107,6 +107,7 @@ class Trial:
         units: how much a call does, for rates: tokens, bytes, bytes of text.
         num_sets: number of input sets, over which calls rotate so that caches hold none.
         facts: figures without a clock, shown beside the times.
+        close: lets go of what would outlive the trial.
     """
 
     lineup: Lineup
@@ -115,6 +116,7 @@ class Trial:
     units: int
     num_sets: int = 1
     facts: Mapping[str, float | str] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +128,14 @@ class Case:
         variant: sizes and types, by column.
         build: makes the trial on a device.
         unit: what ``units`` counts: ``B`` or ``tokens``.
+        is_replayable: on a GPU, a call can also be captured in a CUDA graph.
     """
 
     name: str
     variant: Mapping[str, int | str]
     build: Callable[[torch.device], Trial]
     unit: str = "B"
+    is_replayable: bool = True
 
     @property
     def key(self) -> str:

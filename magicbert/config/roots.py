@@ -25,6 +25,7 @@ from magicbert.config.sections import (
     SearchSection,
     ShardSection,
     SpaceSection,
+    StepBenchSection,
     TokenizerSection,
     TrainingSection,
 )
@@ -173,7 +174,7 @@ class ReportConfig:
 class BenchConfig:
     """Measures a part of magicbert side by side with its peers."""
 
-    target: Literal["engine", "kernels"] = option(
+    target: Literal["engine", "kernels", "step"] = option(
         "engine", "what is measured; `bench engine` for short"
     )
     run: RunSection = section(RunSection)
@@ -181,6 +182,7 @@ class BenchConfig:
     engine: EngineBenchSection = section(EngineBenchSection)
     measure: MeasureSection = section(MeasureSection)
     kernels: KernelBenchSection = section(KernelBenchSection)
+    step: StepBenchSection = section(StepBenchSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

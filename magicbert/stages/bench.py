@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(config: BenchConfig) -> None:
     """Measures what the record lacks; a run that was cut goes on with the same command."""
-    {"engine": run_engine, "kernels": run_kernels}[config.target](config)
+    {"engine": run_engine, "kernels": run_kernels, "step": run_step}[config.target](config)
 
 
 def run_engine(config: BenchConfig) -> None:
@@ -66,6 +67,27 @@ def run_compilations(config: BenchConfig) -> None:
     file = Path(config.publish) if config.publish else stage_folder(config.run, "bench") / FILE
     write_record(file, SCHEMA, record)
     print(f"record: {file}")
+
+
+def run_step(config: BenchConfig) -> None:
+    """Measures whole training steps, in this process as the only rank."""
+    if config.measure.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    # DeepSpeed reports every engine it builds.
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    from magicbert.training.starting.environment import (
+        accelerator,
+        join_process_group,
+        single_rank,
+    )
+
+    accelerator()  # settles which device DeepSpeed uses, before anything asks it
+    from magicbert.bench.step.suite import step_suite
+
+    suite = step_suite(config)
+    with single_rank():
+        join_process_group()
+        run_suite_target(suite, config)
 
 
 def run_suite_target(suite: Suite, config: BenchConfig) -> None:

@@ -7,6 +7,7 @@ from magicbert.config.sections.bench import (
     EngineBenchSection,
     KernelBenchSection,
     MeasureSection,
+    StepBenchSection,
 )
 from magicbert.config.sections.data import (
     CorpusSection,
@@ -43,6 +44,7 @@ __all__ = [
     "SearchSection",
     "ShardSection",
     "SpaceSection",
+    "StepBenchSection",
     "TokenizerSection",
     "TrainingSection",
 ]

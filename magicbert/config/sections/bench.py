@@ -56,3 +56,21 @@ class KernelBenchSection:
         False, "search launch settings on the GPU first and rewrite launch_tables.json"
     )
     aot: bool = option(False, "compile ahead of time for GPUs that need not be there, time nothing")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepBenchSection:
+    """Cases of `bench step`; an empty list = by device."""
+
+    cases: tuple[str, ...] = option(
+        (), "full (rows without padding), mixed (lengths of half a row on average), supernet"
+    )
+    models: tuple[str, ...] = option((), "tiny, L4 H256, base, large")
+    lengths: tuple[int, ...] = option((), "tokens of a row", within="[8, 65536]")
+    tokens: int = option(
+        0, "tokens of a step; 0 = 65536 on a GPU, 2048 on a CPU", within="[0, 16777216]"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "type of the matrix products; auto = bf16 where the device has it in hardware"
+    )
+    compiled: bool = option(True, "also measure compiled peers; compiling takes a minute or two")
