@@ -1,4 +1,4 @@
-"""The mixed operators as a layer of three convolutions launches them, for compilation ahead."""
+"""The mixed operators as a layer of two convolutions launches them, for compilation ahead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from magicbert_kernels.mixed_operators.kernel import (
     tile_positions,
 )
 
-FILTER_WIDTHS = (3, 5, 7)
+# The narrowest and the widest: each is a sweep of its own within the kernel.
+FILTER_WIDTHS = (3, 7)
 WIDTH = 768
 INNER_WIDTH = 1536
 
@@ -30,7 +31,7 @@ def compilations(dtype: torch.dtype) -> list[Compilation]:
 
 
 def depthwise(dtype: torch.dtype) -> Compilation:
-    """Returns the convolution over filters of widths 3, 5 and 7."""
+    """Returns the convolution over filters of widths 3 and 7."""
     tensor, vectors = types(dtype)
     tile_sweeps, tile_channels = tile_sizes(WIDTH, dtype.itemsize)
     pointers: dict[str, ArgumentType] = {
