@@ -3,13 +3,12 @@
 The candidates keep their weights; what one after the other would launch once per candidate is
 launched once: the depthwise convolutions, the pointwise products, and what follows them.
 
-Shape suffixes: R rows sorted by candidate, S positions, H hidden, I inner.
+Hidden states are ``[rows, length, width]``, their rows sorted by candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from magicbert_kernels.backend import Backend
 from magicbert_kernels.mixed_operators import (
@@ -26,9 +25,6 @@ from magicbert.bert.modeling.convolution import (
     StackedConvolution,
     WidenedConvolution,
 )
-from magicbert.bert.modeling.segments import Segments
-
-Convolution = TypeVar("Convolution", StackedConvolution, WidenedConvolution)
 
 
 def convolution_family(operator: nn.Module) -> str | None:
@@ -48,63 +44,65 @@ class MixedConvolutions:
 
     Args:
         operators: number of rows of each candidate, in their order.
-        segments: of these rows.
+        segment_ids: ``[rows, length]``; ``None`` = each row is one full segment.
         backend: where the kernels run.
     """
 
-    def __init__(self, operators: OperatorRows, segments: Segments, backend: Backend) -> None:
+    def __init__(
+        self, operators: OperatorRows, segment_ids: Tensor | None, backend: Backend
+    ) -> None:
         self.operators = operators
-        self.segments = segments
+        self.segment_ids = segment_ids
         self.backend = backend
 
-    def run(self, candidates: Sequence[nn.Module], hidden_RSH: Tensor) -> Tensor:
+    def run(self, candidates: Sequence[nn.Module], hidden: Tensor) -> Tensor:
         """Returns the next hidden state of every row."""
         stacked = [c for c in candidates if isinstance(c, StackedConvolution)]
         if stacked:
-            return self.run_stacked(stacked, hidden_RSH)
+            return self.run_stacked(stacked, hidden)
         return self.run_widened(
-            [c for c in candidates if isinstance(c, WidenedConvolution)], hidden_RSH
+            [c for c in candidates if isinstance(c, WidenedConvolution)], hidden
         )
 
-    def run_stacked(self, candidates: Sequence[StackedConvolution], hidden_RSH: Tensor) -> Tensor:
+    def run_stacked(self, candidates: Sequence[StackedConvolution], hidden: Tensor) -> Tensor:
         """Returns two sub-layers, each ``LN(x + gelu(separable(x)))``."""
         first, norms = [c.first for c in candidates], [c.first_norm for c in candidates]
-        middle_RSH = self.end(first, self.branch(first, hidden_RSH), hidden_RSH, norms)
+        middle = self.end(first, self.branch(first, hidden), hidden, norms)
         second, norms = [c.second for c in candidates], [c.second_norm for c in candidates]
-        return self.end(second, self.branch(second, middle_RSH), middle_RSH, norms)
+        return self.end(second, self.branch(second, middle), middle, norms)
 
-    def run_widened(self, candidates: Sequence[WidenedConvolution], hidden_RSH: Tensor) -> Tensor:
+    def run_widened(self, candidates: Sequence[WidenedConvolution], hidden: Tensor) -> Tensor:
         """Returns ``LN(x + gelu(narrow(gelu(widen(x)))))``, both of them separable."""
         widen, narrow = [c.widen for c in candidates], [c.narrow for c in candidates]
-        inner_RSI = mixed_bias_gelu(
-            self.branch(widen, hidden_RSH), biases(widen), self.operators, backend=self.backend
+        inner = mixed_bias_gelu(
+            self.branch(widen, hidden), biases(widen), self.operators, backend=self.backend
         )
         norms = [c.norm for c in candidates]
-        return self.end(narrow, self.branch(narrow, inner_RSI), hidden_RSH, norms)
+        return self.end(narrow, self.branch(narrow, inner), hidden, norms)
 
-    def branch(self, parts: Sequence[SeparableConvolution], hidden_RSH: Tensor) -> Tensor:
+    def branch(self, parts: Sequence[SeparableConvolution], hidden: Tensor) -> Tensor:
         """Returns the separable convolutions, ahead of bias and GELU."""
-        mixed_RSH = mixed_depthwise_convolution(
-            hidden_RSH,
+        mixed = mixed_depthwise_convolution(
+            hidden,
             [part.depthwise.weight for part in parts],
             [part.depthwise.bias for part in parts],
             self.operators,
-            self.segments.ids,
+            self.segment_ids,
             backend=self.backend,
         )
-        return grouped_linear(mixed_RSH, [part.pointwise.weight for part in parts], self.operators)
+        return grouped_linear(mixed, [part.pointwise.weight for part in parts], self.operators)
 
     def end(
         self,
         parts: Sequence[SeparableConvolution],
-        branch_RSH: Tensor,
-        residual_RSH: Tensor,
+        branch: Tensor,
+        residual: Tensor,
         norms: Sequence[nn.LayerNorm],
     ) -> Tensor:
         """Returns ``LN(residual + gelu(branch + bias))``."""
         return mixed_gelu_norm(
-            branch_RSH,
-            residual_RSH,
+            branch,
+            residual,
             biases(parts),
             [norm.weight for norm in norms],
             [norm.bias for norm in norms],

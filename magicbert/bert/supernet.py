@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from magicbert_kernels.backend import Backend
 from magicbert_kernels.linear_cross_entropy import linear_cross_entropy
+from magicbert_kernels.mixed_operators import OperatorRows
 from torch import Tensor, nn
 
+from magicbert.bert.mixed_convolutions import MixedConvolutions, convolution_family
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.modeling.embeddings import Embeddings
 from magicbert.bert.modeling.fused import backend_on
@@ -23,6 +25,7 @@ from magicbert.bert.spaces import check_operators
 from magicbert.config.sections import ModelSection
 from magicbert.data.batch import TokenBatch
 from magicbert.space import SearchSpace
+from magicbert.supernet.row_groups import RowGroup
 from magicbert.supernet.supernet import Supernet
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -69,6 +72,27 @@ class BertSupernet(Supernet):
     def select_rows(self, context: Segments, rows: Tensor) -> Segments:
         """Returns the segments of some rows."""
         return context.select(rows)
+
+    def family(self, layer: int, name: str) -> str:
+        """Returns what convolutions that the kernels take together have in common.
+
+        They do in evaluation, where Triton runs: its kernels have no gradient, and plain torch
+        has nothing to gain (see `kernels/README.md`).
+        """
+        operator = self.operator(layer, name)
+        if torch.is_grad_enabled() or operator.training:
+            return name
+        backend = backend_on(self.config.backend, self.decoder_bias.device.type)
+        return (backend == "triton" and convolution_family(operator)) or name
+
+    def run_family(self, layer: int, group: RowGroup, hidden: Tensor, context: Segments) -> Tensor:
+        """Runs one operator on its rows, or several convolutions at once, each on its own."""
+        if len(group.names) == 1:
+            return super().run_family(layer, group, hidden, context)
+        ids = None if context.ids is None else context.ids.index_select(0, group.rows)
+        operators = OperatorRows(group.sizes, group.operator_ids, group.ends)
+        candidates = [self.operator(layer, name) for name in group.names]
+        return MixedConvolutions(operators, ids, "triton").run(candidates, hidden)
 
     def predict(self, hidden: Tensor) -> Tensor:
         """Returns logits ``[M, vocabulary]`` of some positions' hidden states ``[M, hidden]``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -69,7 +69,7 @@ def group_rows(
         family_of: ``(layer, operator) -> family``.
     """
     layers = [
-        _families(names, [family_of(layer, name) for name in names])
+        _families(names, {name: family_of(layer, name) for name in dict.fromkeys(names)})
         for layer, names in enumerate(zip(*architectures, strict=True))
     ]
     indices = torch.tensor([_indices(families) for families in layers]).to(device)
@@ -82,10 +82,10 @@ def group_rows(
 _Families = dict[str, dict[str, list[int]]]
 
 
-def _families(names: Sequence[str], families: Sequence[str]) -> _Families:
+def _families(names: Sequence[str], families: Mapping[str, str]) -> _Families:
     found: _Families = {}
-    for row, (name, family) in enumerate(zip(names, families, strict=True)):
-        found.setdefault(family, {}).setdefault(name, []).append(row)
+    for row, name in enumerate(names):
+        found.setdefault(families[name], {}).setdefault(name, []).append(row)
     return found
 
 

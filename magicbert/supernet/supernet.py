@@ -139,12 +139,7 @@ class Supernet(nn.Module):
         if name is not None:
             return cast(Tensor, self.operator(layer, name)(hidden, context))
         parts = [
-            self.run_family(
-                layer,
-                group,
-                hidden.index_select(0, group.rows),
-                self.select_rows(context, group.rows),
-            )
+            self.run_family(layer, group, hidden.index_select(0, group.rows), context)
             for group in rows.groups
         ]
         return rows.restore(parts)
@@ -162,10 +157,11 @@ class Supernet(nn.Module):
             layer: number of the layer, from 0.
             group: the operators, and which of the rows each takes.
             hidden: ``[len(group.rows), ...]``, these rows alone.
-            context: of these rows.
+            context: of the whole batch; `select_rows` narrows it.
         """
         (name,) = group.names
-        return cast(Tensor, self.operator(layer, name)(hidden, context))
+        narrowed = self.select_rows(context, group.rows)
+        return cast(Tensor, self.operator(layer, name)(hidden, narrowed))
 
     def path_modules(self, architecture: Architecture) -> Iterator[nn.Module]:
         """Yields every module that a path runs: the supernet, what is shared, its operators."""

@@ -28,14 +28,17 @@ from magicbert_kernels.mixed_operators.grouped_linear import (
 )
 
 ROOT = Path(__file__).parents[2]
-CASES = Path(__file__).with_name("mixed_operators_kernel_cases.py")
+CASES = [
+    Path(__file__).with_name(f"{name}_cases.py")
+    for name in ("mixed_operators_kernel", "mixed_layer")
+]
 CPU = torch.device("cpu")
-NUM_CASES = 60
+NUM_CASES = 66
 
 
 def run_cases(interpret: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, CASES)],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": interpret, "PYTEST_ADDOPTS": ""},
         capture_output=True,
