@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from magicbert.report.reading import RunRecords
 from magicbert.report.section import CsvTable, Section
 from magicbert.report.style import CSS
 from magicbert.space.cost import CostModel
+from magicbert.supernet.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,24 @@ class Page:
         write_text_atomically(file, self.html)
 
 
-def build_page(run: RunRecords, *, title: str = "", costs: CostModel | None = None) -> Page:
+def build_page(
+    run: RunRecords,
+    *,
+    title: str = "",
+    costs: CostModel | None = None,
+    coverage: Mapping[str, Coverage] | None = None,
+) -> Page:
     """Builds the page of a run.
 
     Args:
         run: records of all stages.
         title: heading; empty = the run's name.
         costs: cost of each operator, for the cost table.
+        coverage: what each pretraining trained how often, by the name of its folder.
     """
     sections = [
         training_section.data_section(run),
-        training_section.pretraining_section(run),
+        training_section.pretraining_section(run, coverage or {}),
         analysis_section.analysis_section(run),
         search_section.search_section(run),
         search_section.cost_section(run, costs),

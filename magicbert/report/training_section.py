@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from magicbert.report.coverage_part import coverage_figure, coverage_numbers
 from magicbert.report.plots import Curve, anchor_plot, loss_plot, short_count
 from magicbert.report.reading import RunRecords, StageRecord
 from magicbert.report.section import CsvTable, Section, figure, paragraph
 from magicbert.report.stacks import stacks
 from magicbert.report.tables import Mark, Value, pairs, table
+from magicbert.supernet.coverage import Coverage
 
+ANCHOR_HEAD = ("model", "step", "anchor", "score", "challenger", "challenger_score", "replaced")
 LOSS_HEAD = ("model", "split", "step", "loss", "alignment")
 METHODS = {
     ("uniform", False): "uniform sampling (SPOS)",
@@ -46,9 +49,15 @@ def data_section(run: RunRecords) -> Section:
     return Section("data", "Data", tuple(parts))
 
 
-def pretraining_section(run: RunRecords) -> Section:
-    """Loss curves of every supernet, its alignment and its anchors."""
+def pretraining_section(run: RunRecords, coverage: Mapping[str, Coverage]) -> Section:
+    """Loss curves of every supernet, its alignment, its anchors, and what was trained how often.
+
+    Args:
+        run: all records.
+        coverage: of each pretraining that is known, by the name of its folder.
+    """
     parts: list[str] = []
+    numbers: list[CsvTable] = []
     for record in run.of("pretrain"):
         result = record.result or {}
         parts.append(paragraph(f"{_title(record, run)}{method(record)}{progress(record)}"))
@@ -68,7 +77,11 @@ def pretraining_section(run: RunRecords) -> Section:
             alignment=alignment,
         )
         parts += [figure(drawing, caption), *_anchors(record)]
-    return Section("pretraining", "Supernet", tuple(parts), _loss_csv("pretrain", run))
+        if record.folder_name in coverage:
+            parts.append(coverage_figure(coverage[record.folder_name]))
+            numbers.append(coverage_numbers(record.folder_name, coverage[record.folder_name]))
+    tables = (*_loss_csv("pretrain", run), *_anchor_csv(run), *numbers)
+    return Section("pretraining", "Supernet", tuple(parts), tables)
 
 
 def retraining_section(run: RunRecords) -> Section:
@@ -137,6 +150,17 @@ def _anchors(record: StageRecord) -> Iterator[str]:
     last = events[-1]
     kept = last["challenger"] if last["replaced"] else last["anchor"]
     yield paragraph(f"Anchor after step {last['step']:,}: {kept}")
+
+
+def _anchor_csv(run: RunRecords) -> tuple[CsvTable, ...]:
+    """Every comparison of an anchor: when it was replaced, and by what."""
+    rows = tuple(
+        (record.folder_name, *(row.get(name) for name in ANCHOR_HEAD[1:]))
+        for record in run.of("pretrain")
+        for row in record.metrics
+        if row.get("kind") == "anchor"
+    )
+    return (CsvTable("pretrain_anchors", ANCHOR_HEAD, rows),) if rows else ()
 
 
 def _column(record: StageRecord) -> dict[str, Any]:

@@ -9,12 +9,16 @@ from typing import Any
 from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.saving import RECORD, SCHEMA
+from magicbert.bert.spaces import resolve_space
 from magicbert.config.roots import ReportConfig
 from magicbert.records import read_record
 from magicbert.report.page import build_page
 from magicbert.report.reading import RunRecords, read_run, winner
 from magicbert.space.architecture import Architecture
 from magicbert.space.cost import CostModel
+from magicbert.stages.trained_supernet import read_pretrain_config
+from magicbert.supernet.coverage import Coverage, walk_again
+from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import run_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -28,9 +32,26 @@ def run(config: ReportConfig) -> None:
     """
     folder = run_folder(config.run)
     records = read_run(folder)
-    page = build_page(records, title=config.title, costs=cost_model(folder, records))
+    page = build_page(
+        records,
+        title=config.title,
+        costs=cost_model(folder, records),
+        coverage=coverages(folder, records),
+    )
     page.write(folder / "report.html", folder / "report")
     LOGGER.info("report: %s", folder / "report.html")
+
+
+def coverages(folder: Path, records: RunRecords) -> dict[str, Coverage]:
+    """Returns what each pretraining trained how often, by the name of its folder."""
+    found = {}
+    for record in records.finished("pretrain"):
+        config = read_pretrain_config(folder / record.folder_name)
+        space = resolve_space(config.space, config.model.hidden_size)
+        sampler = build_sampler(config.sampling, space, config.training.seed)
+        steps = (record.result or {})["steps"]
+        found[record.folder_name] = walk_again(sampler, space, steps)
+    return found
 
 
 def cost_model(folder: Path, records: RunRecords) -> CostModel | None:

@@ -247,7 +247,14 @@ def test_plots_stand_as_csv_too(tmp_path):
         with file.open(newline="") as stream:
             tables[file.stem] = list(csv.DictReader(stream))
     analyses = {"interference_matrices", "interference_curves", "sampler_walks"}
-    stages = {"pretrain_loss", "search_scored", "cost", "retrain_loss", "finetune"}
+    stages = {
+        "pretrain_loss",
+        "pretrain_anchors",
+        "search_scored",
+        "cost",
+        "retrain_loss",
+        "finetune",
+    }
     assert set(tables) == stages | analyses
     valid = [row for row in tables["retrain_loss"] if row["split"] == "valid"]
     assert [int(row["step"]) for row in valid] == [50, 100, 150, 200, 250, 300]
