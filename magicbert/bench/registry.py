@@ -127,7 +127,7 @@ class Case:
         name: what is done; lines of one name make one table.
         variant: sizes and types, by column.
         build: makes the trial on a device.
-        unit: what ``units`` counts: ``B`` or ``tokens``.
+        unit: what ``units`` counts: ``B``, ``FLOP`` or ``tokens``.
         is_replayable: on a GPU, a call can also be captured in a CUDA graph.
     """
 

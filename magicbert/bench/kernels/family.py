@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from magicbert_kernels.backend import Backend
@@ -41,6 +42,7 @@ class Family:
         rivals: by name, what returns a function of the operation's inputs, or raises
             `magicbert.bench.registry.AbsentError`; magicbert's own is the first.
         kernels: names in the launch table of the kernels that it launches, by direction.
+        unit: what its rate counts: bytes or operations of the floor.
     """
 
     name: str
@@ -48,3 +50,4 @@ class Family:
     operation: Callable[[Place], Operation]
     rivals: Callable[[Place], Mapping[str, Callable[[], Function]]]
     kernels: Mapping[Direction, tuple[str, ...]]
+    unit: Literal["B", "FLOP"] = "B"

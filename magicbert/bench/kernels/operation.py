@@ -76,7 +76,7 @@ def operation_trial(
     floor = operation.floors[direction]
     return Trial(
         lineup, Judge(operation, functions, with_gradients=direction != "forward"), floor,
-        units=floor.bytes or floor.flops, num_sets=count,
+        units=floor.flops or floor.bytes, num_sets=count,
     )  # fmt: skip
 
 

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import torch
 from magicbert_kernels.backend import resolve_backend
 
-from magicbert.bench.kernels.cases import alignment_loss, bias_gelu
+from magicbert.bench.kernels.cases import (
+    alignment_loss,
+    bias_gelu,
+    linear_cross_entropy,
+    mixed_operators,
+)
 from magicbert.bench.kernels.family import Family, Place
 from magicbert.bench.kernels.operation import Direction, operation_trial
 from magicbert.bench.kernels.sizes import sizes
@@ -17,7 +22,12 @@ from magicbert.bench.suite import Suite, chosen_device
 from magicbert.config.roots import BenchConfig
 from magicbert.errors import UserError
 
-FAMILIES = (alignment_loss.FAMILY, bias_gelu.FAMILY)
+FAMILIES = (
+    alignment_loss.FAMILY,
+    bias_gelu.FAMILY,
+    linear_cross_entropy.FAMILY,
+    mixed_operators.FAMILY,
+)
 
 
 def kernel_suite(config: BenchConfig) -> Suite:
@@ -72,4 +82,4 @@ def family_case(family: Family, direction: Direction, place: Place, config: Benc
         operation = family.operation(place)
         return operation_trial(operation, direction, rivals, device, config.measure.seed)
 
-    return Case(f"{family.name}, {direction}", place.size.variant, build)
+    return Case(f"{family.name}, {direction}", place.size.variant, build, family.unit)
