@@ -36,6 +36,8 @@ class Operation:
         floors: the least work of each direction that is measured.
         timed_with: arguments in which timed calls differ from judged ones, such as dropout.
         is_loss: whether its outputs are losses, whose upstream gradient is 1.
+        plain: what one would write without thinking of precision, whose error is the measure of
+            the others'; ``None`` = the reference in the inputs' type.
     """
 
     draw: Callable[[int], Inputs]
@@ -44,6 +46,7 @@ class Operation:
     floors: Mapping[Direction, Floor]
     timed_with: Mapping[str, Any] = field(default_factory=dict)
     is_loss: bool = False
+    plain: Function | None = None
 
 
 def operation_trial(
@@ -184,10 +187,10 @@ class Judge:
 
     @functools.cached_property
     def plain_errors(self) -> list[float]:
-        """The error of plain PyTorch for each answer, or what rounding allows if that is more."""
-        plain = self.answers(self.operation.reference, self.inputs)
+        """The error of plain PyTorch for each answer."""
+        plain = self.answers(self.operation.plain or self.operation.reference, self.inputs)
         return [
-            max(largest(answer.double() - exact), rounding(answer.dtype) * largest(exact))
+            largest(answer.double() - exact)
             for answer, exact in zip(plain, self.exact, strict=True)
         ]
 
@@ -195,8 +198,9 @@ class Judge:
         """Returns the largest of the answers' errors."""
         answers = self.answers(self.functions[contender.name], self.inputs)
         errors = [
-            largest(answer.double() - exact) / (allowed or 1.0)
-            for answer, exact, allowed in zip(answers, self.exact, self.plain_errors, strict=True)
+            largest(answer.double() - exact)
+            / (max(plain, rounding(answer.dtype) * largest(exact)) or 1.0)
+            for answer, exact, plain in zip(answers, self.exact, self.plain_errors, strict=True)
         ]
         # `max` would pass over NaN, or not, by its place.
         worst = max(errors) if all(error == error for error in errors) else float("nan")
@@ -213,7 +217,7 @@ class Judge:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """Returns the relative error that no way to compute in a type can be blamed for."""
+    """Returns the relative error for which an answer of a type cannot be blamed."""
     own, wide = (torch.finfo(kind).eps for kind in (dtype, torch.float32))
     return max(ROUNDINGS * own, SUM_ROUNDINGS * wide)
 

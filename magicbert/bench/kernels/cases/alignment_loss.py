@@ -29,6 +29,7 @@ def operation(place: Place) -> Operation:
         differentiated=("outputs",),
         floors={"forward and backward": floor},
         is_loss=True,
+        plain=masked_errors,
     )
 
 
