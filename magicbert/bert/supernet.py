@@ -62,7 +62,7 @@ class BertSupernet(Supernet):
 
     def enter(self, batch: TokenBatch) -> tuple[Tensor, Segments]:
         """Returns the embedded batch and its segments."""
-        segments = Segments.of_ids(batch.segment_ids)
+        segments = Segments.of_ids(batch.segment_ids, batch.layout)
         return self.embeddings(batch.input_ids, segments), segments
 
     def valid_positions(self, context: Segments) -> Tensor | None:

@@ -70,10 +70,14 @@ def _(upstream: Tensor, hidden_MH: Tensor, weight_VH: Tensor, bias_V: Tensor) ->
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Forward) -> None:
     _, correct, *gradients = output
     ctx.mark_non_differentiable(correct)
+    # Nobody differentiates the gradients; zeros as large as they are must not be made for them.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*gradients)
 
 
-def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if upstream is None:
+        return (None,) * 6
     hidden, weight, bias = backward(upstream, *ctx.saved_tensors)
     return hidden, weight, bias, None, None, None
 

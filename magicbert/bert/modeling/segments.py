@@ -6,9 +6,53 @@ Shape suffixes: B rows, S positions of a row, 1 a broadcast axis.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Layout(Protocol):
+    """What the host may know of segment ids before a forward begins."""
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether some position is padding."""
+        ...
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether some row holds several documents."""
+        ...
+
+    @property
+    def num_runs(self) -> int:
+        """Number of runs of equal ids."""
+        ...
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether some document goes on after padding."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLayout:
+    """A layout that was read from the ids themselves; the attributes are `Layout`'s."""
+
+    has_padding: bool
+    is_packed: bool
+    num_runs: int
+    has_holes: bool
+
+    @classmethod
+    def of_ids(cls, ids_BS: Tensor) -> SeenLayout:
+        """Looks at the data once (one synchronisation on a GPU)."""
+        valid_BS = ids_BS > 0
+        is_other_BS = valid_BS & (ids_BS != ids_BS.amax(1, keepdim=True))
+        seen = [~valid_BS.all(), is_other_BS.any(), *_runs_and_holes(ids_BS)]
+        has_padding, is_packed, num_runs, num_holes = torch.stack(seen).tolist()
+        return cls(bool(has_padding), bool(is_packed), num_runs, bool(num_holes))
 
 
 @dataclass(frozen=True)
@@ -48,26 +92,25 @@ class Segments:
         return cls(None, torch.arange(length, device=device)[None], None, None, False)
 
     @classmethod
-    def of_ids(cls, ids_BS: Tensor) -> Segments:
-        """Reads segment ids; looks at the data once (one synchronisation on a GPU).
+    def of_ids(cls, ids_BS: Tensor, layout: Layout | None = None) -> Segments:
+        """Describes segment ids.
 
         Args:
             ids_BS: integer ids, 0 = padding.
+            layout: of these ids; given, nothing waits for the device.
         """
-        valid_BS = ids_BS > 0
-        is_other_BS = valid_BS & (ids_BS != ids_BS.amax(1, keepdim=True))
-        seen = [~valid_BS.all(), is_other_BS.any(), *_runs_and_holes(ids_BS)]
-        has_padding, is_packed, num_runs, num_holes = torch.stack(seen).tolist()
-        has_offsets = is_packed and not num_holes and ids_BS.is_cuda
-        if not has_padding and not is_packed:
+        known = SeenLayout.of_ids(ids_BS) if layout is None else layout
+        if not known.has_padding and not known.is_packed:
             return cls.full(ids_BS.shape[1], ids_BS.device)
+        valid_BS = ids_BS > 0
+        has_offsets = known.is_packed and not known.has_holes and ids_BS.is_cuda
         return cls(
             ids_BS,
             _restarting_positions(ids_BS),
-            valid_BS if has_padding else None,
-            _same_segment(ids_BS) if is_packed else _visible_keys(valid_BS),
-            bool(is_packed),
-            run_offsets(ids_BS, num_runs) if has_offsets else None,
+            valid_BS if known.has_padding else None,
+            _same_segment(ids_BS) if known.is_packed else _visible_keys(valid_BS),
+            known.is_packed,
+            run_offsets(ids_BS, known.num_runs) if has_offsets else None,
         )
 
     def select(self, rows: Tensor) -> Segments:

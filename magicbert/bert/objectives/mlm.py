@@ -21,7 +21,8 @@ class MaskedLanguageModeling:
 
     def num_tokens(self, batch: TokenBatch) -> int:
         """Returns the number of positions that are not padding."""
-        return int((batch.segment_ids > 0).sum())
+        assert batch.layout is not None, "a batch without values has no tokens to count"
+        return batch.layout.num_tokens
 
     def __call__(
         self,
