@@ -129,12 +129,20 @@ class Supernet(nn.Module):
             )
         kept = []
         for index, rows in enumerate(group_rows(architectures, hidden.device, self.family)):
-            hidden = self._run_rows(index, rows, hidden, context)
+            hidden = self.run_rows(index, rows, hidden, context)
             if index + 1 in block_ends:
                 kept.append(hidden)
         return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
 
-    def _run_rows(self, layer: int, rows: LayerRows, hidden: Tensor, context: Any) -> Tensor:
+    def run_rows(self, layer: int, rows: LayerRows, hidden: Tensor, context: Any) -> Tensor:
+        """Runs one layer of `forward_rows`.
+
+        Args:
+            layer: its number, from 0.
+            rows: which operator each row takes.
+            hidden: ``[rows, ...]``.
+            context: of the whole batch.
+        """
         name = rows.only_operator
         if name is not None:
             return cast(Tensor, self.operator(layer, name)(hidden, context))
