@@ -11,6 +11,7 @@ from magicbert.bench.kernels.cases import (
     alignment_loss,
     bias_gelu,
     linear_cross_entropy,
+    mixed_layer,
     mixed_operators,
 )
 from magicbert.bench.kernels.family import Family, Place
@@ -27,6 +28,7 @@ FAMILIES = (
     bias_gelu.FAMILY,
     linear_cross_entropy.FAMILY,
     mixed_operators.FAMILY,
+    mixed_layer.FAMILY,
 )
 
 

@@ -1,4 +1,4 @@
-"""One layer whose rows take convolutions of their own: several candidates in one batch."""
+"""A whole layer of a supernet whose rows take convolutions of their own, products and all."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def rivals(place: Place) -> Mapping[str, Callable[[], Function]]:
 
 
 FAMILY = Family(
-    "mixed convolutions",
+    "layer of mixed convolutions",
     ("forward",),
     operation,
     rivals,
