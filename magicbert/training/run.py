@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from magicbert.supernet.alignment import alignment_backend
 from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
+from magicbert.training.compiling import check_compiler, compiled_operators
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
@@ -63,13 +65,14 @@ def train(
     engine = TrainingEngine(
         module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks
     )
+    runner = operator_runner(sections.training, supernet, device)
     identity = RunIdentity.of(to_tree(config), {**facts, "space": supernet.space.to_json()})
     run_facts = agree_on_run(ranks, identity.values)
     origin = Origin(sections.training.zero_stage, identity.config_digest, identity.data_digest)
     keep = sections.training.keep_checkpoints
     store = CheckpointStore(folder / "checkpoints", ranks, keep, origin)
     resumer = Resumer(store, identity, engine, parts.anchors)
-    with listening() as interruption:
+    with runner, listening() as interruption:
         state = resumer.load()
         with Trail(folder, config, is_writer=ranks.is_first) as trail:
             LOGGER.info("%s", headline)
@@ -82,6 +85,20 @@ def train(
     if outcome.ending == "finished":
         engine.restore_masters()
     return outcome
+
+
+def operator_runner(
+    training: TrainingSection, supernet: Supernet, device: torch.device
+) -> AbstractContextManager[None]:
+    """Returns the block inside which the operators run as the configuration asks for.
+
+    Raises:
+        UserError: this machine cannot run them so.
+    """
+    if not training.compile:
+        return nullcontext()
+    check_compiler(device)
+    return compiled_operators(supernet)
 
 
 def check_batch(training: TrainingSection, num_ranks: int) -> None:

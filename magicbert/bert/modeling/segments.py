@@ -154,11 +154,17 @@ class Segments:
         """
         if not self.is_packed or self.ids is None:
             return None
+        if torch.compiler.is_compiling():
+            # Compiled code fuses it, and must not depend on which operators ran before.
+            return self._link(offset, dtype)
         key = (offset, dtype)
         if key not in self._linked:
-            same = self.ids[:, offset:] == self.ids[:, :-offset]
-            self._linked[key] = same[..., None].to(dtype)
+            self._linked[key] = self._link(offset, dtype)
         return self._linked[key]
+
+    def _link(self, offset: int, dtype: torch.dtype) -> Tensor:
+        assert self.ids is not None
+        return (self.ids[:, offset:] == self.ids[:, :-offset])[..., None].to(dtype)
 
 
 def run_offsets(ids_BS: Tensor, num_runs: int) -> Tensor:

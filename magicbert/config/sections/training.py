@@ -102,6 +102,9 @@ class TrainingSection:
         within="[0, 1e13]",
     )
     backend: Literal["auto", "triton", "torch"] = option("auto", "which kernels to use")
+    compile: bool = option(
+        False, "run the operators as compiled code (torch.compile); the first steps take longer"
+    )
     log_every: int = option(50, "steps between two log lines", within="[1, 1e9]")
     evaluate_every: int = option(
         1000, "steps between two evaluations on the valid split", within="[1, 1e9]"

@@ -60,7 +60,9 @@ def first_bad_weight(module: nn.Module) -> str | None:
 
 def run_watched(module: TrainingModule, batch: Any, numbers: Numbers) -> str | None:
     """Runs one micro-batch forward and backward; names the first tensor that is not finite."""
-    with watching_outputs(module) as bad, torch.enable_grad():
+    # Compiled code would run past the hooks.
+    plainly = torch.compiler.set_stance("force_eager")
+    with plainly, watching_outputs(module) as bad, torch.enable_grad():
         loss = module(batch, numbers.plan)[0]
     if bad:
         return f"output of {bad[0]}"
