@@ -33,7 +33,7 @@ def measure(case: Case, device: torch.device, pace: Pace) -> dict[str, Any]:
     tops = ceilings(trial.floor, device)
     everyone = [*able, *(top.contender for top in tops.values())]
     modes: dict[str, Any] = {}
-    for instrument in instruments(device):
+    for instrument in instruments(torch.device("cpu") if case.is_host_work else device):
         if instrument.modes == (REPLAYS,) and not case.is_replayable:
             continue
         modes |= measured_modes(everyone, tops, trial, instrument, pace)

@@ -129,6 +129,7 @@ class Case:
         build: makes the trial on a device.
         unit: what ``units`` counts: ``B``, ``FLOP`` or ``tokens``.
         is_replayable: on a GPU, a call can also be captured in a CUDA graph.
+        is_host_work: it runs on the processor, whatever the device is.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Case:
     build: Callable[[torch.device], Trial]
     unit: str = "B"
     is_replayable: bool = True
+    is_host_work: bool = False
 
     @property
     def key(self) -> str:

@@ -10,6 +10,7 @@ from magicbert.config.fields import option, section
 from magicbert.config.sections import (
     AlignmentSection,
     CorpusSection,
+    DataBenchSection,
     EngineBenchSection,
     FinetuneSection,
     InterferenceSection,
@@ -174,7 +175,7 @@ class ReportConfig:
 class BenchConfig:
     """Measures a part of magicbert side by side with its peers."""
 
-    target: Literal["engine", "kernels", "step"] = option(
+    target: Literal["engine", "kernels", "step", "data"] = option(
         "engine", "what is measured; `bench engine` for short"
     )
     run: RunSection = section(RunSection)
@@ -183,6 +184,7 @@ class BenchConfig:
     measure: MeasureSection = section(MeasureSection)
     kernels: KernelBenchSection = section(KernelBenchSection)
     step: StepBenchSection = section(StepBenchSection)
+    data: DataBenchSection = section(DataBenchSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

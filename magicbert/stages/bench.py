@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def run(config: BenchConfig) -> None:
     """Measures what the record lacks; a run that was cut goes on with the same command."""
-    {"engine": run_engine, "kernels": run_kernels, "step": run_step}[config.target](config)
+    runs = {"engine": run_engine, "kernels": run_kernels, "step": run_alone, "data": run_alone}
+    runs[config.target](config)
 
 
 def run_engine(config: BenchConfig) -> None:
@@ -69,8 +70,8 @@ def run_compilations(config: BenchConfig) -> None:
     print(f"record: {file}")
 
 
-def run_step(config: BenchConfig) -> None:
-    """Measures whole training steps, in this process as the only rank."""
+def run_alone(config: BenchConfig) -> None:
+    """Measures training steps, or the way of the data to them, in this process as the only rank."""
     if config.measure.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     # DeepSpeed reports every engine it builds.
@@ -82,9 +83,11 @@ def run_step(config: BenchConfig) -> None:
     )
 
     accelerator()  # settles which device DeepSpeed uses, before anything asks it
-    from magicbert.bench.step.suite import step_suite
-
-    suite = step_suite(config)
+    if config.target == "step":
+        from magicbert.bench.step.suite import step_suite as chosen_suite
+    else:
+        from magicbert.bench.data.suite import data_suite as chosen_suite
+    suite = chosen_suite(config)
     with single_rank():
         join_process_group()
         run_suite_target(suite, config)

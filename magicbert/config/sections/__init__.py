@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from magicbert.config.sections.analysis import InterferenceSection, SamplerAnalysisSection
 from magicbert.config.sections.bench import (
+    DataBenchSection,
     EngineBenchSection,
     KernelBenchSection,
     MeasureSection,
@@ -29,6 +30,7 @@ from magicbert.config.sections.training import (
 __all__ = [
     "AlignmentSection",
     "CorpusSection",
+    "DataBenchSection",
     "EngineBenchSection",
     "FinetuneSection",
     "InterferenceSection",

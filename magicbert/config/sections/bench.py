@@ -74,3 +74,10 @@ class StepBenchSection:
         "auto", "type of the matrix products; auto = bf16 where the device has it in hardware"
     )
     compiled: bool = option(True, "also measure compiled peers; compiling takes a minute or two")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataBenchSection:
+    """Cases of `bench data`."""
+
+    cases: tuple[str, ...] = option((), "masking, loader, waiting, tokenizer; empty = all")
