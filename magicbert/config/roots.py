@@ -70,6 +70,12 @@ class PretrainConfig:
                 f"sampling.num_changes: {self.sampling.num_changes} is above "
                 f"space.num_layers {layers}"
             )
+        is_mean = self.alignment.enabled and self.alignment.anchor == "children"
+        if is_mean and self.training.zero_stage == 3:
+            yield (
+                "alignment.anchor: 'children' runs many paths a step, which ZeRO stage 3 does not "
+                "gather; take training.zero_stage 0, 1 or 2"
+            )
         if layers and self.alignment.enabled and self.alignment.num_blocks > layers:
             yield (
                 f"alignment.num_blocks: {self.alignment.num_blocks} is above "

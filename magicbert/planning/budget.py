@@ -58,16 +58,17 @@ class StepFlops:
     anchor: float
 
     @classmethod
-    def of(cls, path: PathFlops, rows: int, *, is_aligned: bool) -> StepFlops:
+    def of(cls, path: PathFlops, rows: int, *, num_references: int) -> StepFlops:
         """Returns the FLOPs of a step.
 
         Args:
             path: of one row's forward.
             rows: of one step, over all ranks.
-            is_aligned: the anchor's forward is made too (MAGIC-A); it counts as the mean path's.
+            num_references: paths that a step is aligned to: the anchor (MAGIC-A), or children;
+                the forward of each counts as the mean path's.
         """
         forwards = FORWARDS_OF_A_STEP * rows
-        anchor = path.mean * rows if is_aligned else 0.0
+        anchor = path.mean * rows * num_references
         return cls(path.mean * forwards + anchor, path.largest * forwards + anchor, anchor)
 
 

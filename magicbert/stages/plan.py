@@ -31,6 +31,7 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows_of
 from magicbert.stages.plan_forward import WIDTHS, forward_memory, is_on_gpu
 from magicbert.stages.retrain import choose_architecture
+from magicbert.supernet.anchor import num_references
 from magicbert.trail import run_folder, stage_folder
 from magicbert.training.path_sparse.groups import (
     SHARED,
@@ -75,7 +76,9 @@ class Planner:
         self.check()
         training = self.config.training
         flops = StepFlops.of(
-            self.path_flops, training.rows_per_step, is_aligned=self.alignment.enabled
+            self.path_flops,
+            training.rows_per_step,
+            num_references=num_references(self.alignment, self.space),
         )
         run_flops = flops.mean * training.num_steps
         rate, ranks = self.rate.tokens_per_second, self.num_ranks

@@ -79,6 +79,10 @@ class AnchorPolicy(ABC):
             self.anchor = event.challenger
         return event
 
+    def children(self, step: int, sampled: Architecture) -> tuple[Architecture, ...]:
+        """Returns the paths whose mean block outputs are aligned to, if it is not an anchor's."""
+        return ()
+
     @abstractmethod
     def compare(
         self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
@@ -172,10 +176,52 @@ class TopPercentAnchor(AnchorPolicy):
         return [self.space.sample(generator) for _ in range(self.pool_size)]
 
 
+class MeanOfChildren(AnchorPolicy):
+    """No anchor: the mean of C random children, the trained path among them (MAGIC 3, Figure 2b).
+
+    Args:
+        space: where the children are drawn.
+        seed: with the step, it decides them.
+        num_children: C, at least 2.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int, num_children: int) -> None:
+        super().__init__(space, every=1)
+        self.seed = seed
+        self.num_children = num_children
+
+    def children(self, step: int, sampled: Architecture) -> tuple[Architecture, ...]:
+        """Returns the trained path and ``C - 1`` others: a pure function of (seed, step)."""
+        generator = keyed_generator(self.seed, "children", step)
+        others = (self.space.sample(generator) for _ in range(self.num_children - 1))
+        return (sampled, *others)
+
+    def update(self, step: int, sampled: Architecture, score: ScorePath) -> AnchorEvent | None:
+        """Compares nothing: there is no anchor to replace."""
+        return None
+
+    def compare(
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+    ) -> AnchorEvent | None:
+        """Compares nothing."""
+        return None
+
+
+def num_references(section: AlignmentSection, space: SearchSpace) -> int:
+    """Returns how many paths every step is aligned to: their forwards are what alignment costs."""
+    if not section.enabled:
+        return 0
+    if section.anchor != "children":
+        return 1
+    return max(section.num_children or max(map(len, space.layers)), 2)
+
+
 def build_anchor_policy(section: AlignmentSection, space: SearchSpace, seed: int) -> AnchorPolicy:
-    """Returns the policy that a configuration asks for."""
+    """Returns the policy that a configuration with alignment asks for."""
     if section.anchor == "best":
         return BestAnchor(space, section.every)
+    if section.anchor == "children":
+        return MeanOfChildren(space, seed=seed, num_children=num_references(section, space))
     return TopPercentAnchor(
         space,
         section.every,

@@ -165,6 +165,10 @@ class TrainingLoop:
         """The path that others are aligned to; ``None`` = no alignment (yet)."""
         return self.parts.anchors.anchor if self.parts.anchors else None
 
+    def children(self, step: int, path: Architecture) -> tuple[Architecture, ...]:
+        """The paths whose mean others are aligned to, in place of an anchor."""
+        return self.parts.anchors.children(step, path) if self.parts.anchors else ()
+
     def is_due(self, step: int, every: int) -> bool:
         """Whether something is done after ``step`` steps: every so often and at the end."""
         return step % every == 0 or step == self.training.num_steps
@@ -175,7 +179,7 @@ class TrainingLoop:
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
         plan = StepPlan(
             step, path, self.anchor, agreement.count, agreement.num_positions,
-            self.engine.loss_scale,
+            self.engine.loss_scale, self.children(step, path),
         )  # fmt: skip
         self.engine.begin_step(path, rate, plan.anchor)
         last, total = len(micro_batches) - 1, None

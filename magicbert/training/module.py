@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,10 +24,11 @@ class StepPlan:
     Attributes:
         step: number of the step, from 0.
         architecture: the sampled path.
-        anchor: the path it is aligned to; ``None`` = no alignment in this step.
+        anchor: the path it is aligned to; ``None`` = there is none in this step.
         count: loss terms over all ranks and micro-batches.
         num_positions: valid positions over all ranks and micro-batches.
         loss_scale: what the backward will multiply the loss by; not 1 in fp16.
+        children: paths whose mean it is aligned to, in place of an anchor; none = no such mean.
     """
 
     step: int
@@ -35,6 +37,12 @@ class StepPlan:
     count: int
     num_positions: int
     loss_scale: float = 1.0
+    children: tuple[Architecture, ...] = ()
+
+    @property
+    def references(self) -> tuple[Architecture, ...]:
+        """The paths that the sampled one is aligned to: to their mean, if there are several."""
+        return (self.anchor,) if self.anchor is not None else self.children
 
 
 class TrainingModule(nn.Module):
@@ -72,12 +80,11 @@ class TrainingModule(nn.Module):
             before its weight (zero where there is no anchor). A plain tuple, because DeepSpeed
             hangs its hooks on the tensors of one.
         """
-        if plan.anchor is None:
+        if not plan.references:
             loss = self.objective(self.supernet, batch, plan.architecture)
             task = loss.loss_sum / max(plan.count, 1)
             return task, task.detach(), torch.zeros_like(task)
-        with evaluation_mode(self.supernet, plan.anchor):
-            anchors = self.supernet(batch, plan.anchor, self.block_ends).block_outputs
+        anchors = self.reference_outputs(batch, plan)
         loss = self.objective(self.supernet, batch, plan.architecture, self.block_ends)
         task = loss.loss_sum / max(plan.count, 1)
         output = loss.output
@@ -87,3 +94,16 @@ class TrainingModule(nn.Module):
         sums = alignment_sums(output.block_outputs, anchors, output.valid, self.backend, upstream)
         aligned = combine_blocks(sums / num_positions, form)
         return task + weight * aligned, task.detach(), aligned.detach()
+
+    def reference_outputs(self, batch: Any, plan: StepPlan) -> Sequence[Tensor]:
+        """Returns the block outputs to be aligned to: the anchor's, or the children's mean.
+
+        Without dropout and without gradients; of several children, the sums alone are held.
+        """
+        sums: list[Tensor] = []
+        for path in plan.references:
+            with evaluation_mode(self.supernet, path):
+                outputs = self.supernet(batch, path, self.block_ends).block_outputs
+            sums = [a + b for a, b in zip(sums, outputs, strict=True)] if sums else list(outputs)
+        num_paths = len(plan.references)
+        return sums if num_paths == 1 else [total / num_paths for total in sums]

@@ -156,8 +156,8 @@ def test_flops_are_three_forwards_and_the_anchors():
     cost = CostModel({"a": Cost(0, 10.0), "b": Cost(0, 30.0)}, Cost(0, 1.0))
     path = PathFlops.of(space, cost, head=4.0)
     assert (path.mean, path.largest) == (45.0, 65.0)
-    plain = StepFlops.of(path, rows=8, is_aligned=False)
-    aligned = StepFlops.of(path, rows=8, is_aligned=True)
+    plain = StepFlops.of(path, rows=8, num_references=0)
+    aligned = StepFlops.of(path, rows=8, num_references=1)
     assert (plain.mean, plain.largest, plain.anchor) == (3 * 45 * 8, 3 * 65 * 8, 0.0)
     assert aligned.mean - plain.mean == aligned.anchor == 45 * 8
 

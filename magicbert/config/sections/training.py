@@ -33,8 +33,10 @@ class AlignmentSection:
     form: Literal["mean", "sum"] = option(
         "mean", "mean over the aligned points, or their sum as printed in the paper"
     )
-    anchor: Literal["best", "top-percent"] = option(
-        "best", "anchor is the best path so far, or the one at top_percent of a sampled pool"
+    anchor: Literal["best", "top-percent", "children"] = option(
+        "best",
+        "aligned to the best path so far, to the one at top_percent of a sampled pool, or (the "
+        "aligned supernet of MAGIC's analysis) to the mean of random children, drawn at each step",
     )
     every: int = option(
         100,
@@ -47,6 +49,12 @@ class AlignmentSection:
     )
     tolerance: float = option(
         10.0, "for 'top-percent': r, kept while within (p +- r) percent", within="[0, 100]"
+    )
+    num_children: int = option(
+        0,
+        "for 'children': paths whose mean is aligned to, the trained one among them; 0 = as many "
+        "as a layer has candidates",
+        within="[0, 1000]",
     )
     pool_size: int = option(
         50, "for 'top-percent': sampled paths that are ranked", within="[1, 1e6]"
