@@ -96,7 +96,8 @@ class GraphReplays(DeviceEvents):
                 with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
                     contender.call(index)
                 graphs.append(graph)
-        except RuntimeError as error:
+        except Exception as error:
+            renew_generator()
             raise AbsentError(f"no graph: {first_line(error)}") from error
         return lambda index: graphs[index % num_sets].replay()
 
@@ -106,6 +107,17 @@ def instruments(device: torch.device) -> list[Instrument]:
     if device.type == "cuda":
         return [DeviceEvents(), GraphReplays()]
     return [ProcessorClock()]
+
+
+def renew_generator() -> None:
+    """Gives the current GPU a new random state.
+
+    A capture that breaks off may leave the old one waiting for its end: no dropout would run again.
+    """
+    device = torch.device("cuda", torch.cuda.current_device())
+    state = torch.Generator(device)
+    state.manual_seed(torch.initial_seed())
+    torch.cuda.default_generators[device.index].graphsafe_set_state(state)
 
 
 def new_event() -> torch.cuda.Event:

@@ -197,6 +197,9 @@ class Judge:
     def __call__(self, contender: Contender) -> Verdict:
         """Returns the largest of the answers' errors."""
         answers = self.answers(self.functions[contender.name], self.inputs)
+        shapes = [[tensor.shape for tensor in found] for found in (answers, self.exact)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"answers have the shapes {shapes[0]}, not {shapes[1]}")
         errors = [
             largest(answer.double() - exact)
             / (max(plain, rounding(answer.dtype) * largest(exact)) or 1.0)
