@@ -10,6 +10,7 @@ from magicbert_kernels.backend import resolve_backend
 from magicbert.bench.kernels.cases import (
     alignment_loss,
     bias_gelu,
+    depthwise_convolution,
     linear_cross_entropy,
     mixed_layer,
     mixed_operators,
@@ -24,6 +25,7 @@ from magicbert.config.roots import BenchConfig
 from magicbert.errors import UserError
 
 FAMILIES = (
+    depthwise_convolution.FAMILY,
     alignment_loss.FAMILY,
     bias_gelu.FAMILY,
     linear_cross_entropy.FAMILY,
