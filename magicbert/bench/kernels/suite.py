@@ -14,6 +14,7 @@ from magicbert.bench.kernels.cases import (
     linear_cross_entropy,
     mixed_layer,
     mixed_operators,
+    packed_convolution,
 )
 from magicbert.bench.kernels.family import Family, Place
 from magicbert.bench.kernels.operation import Direction, operation_trial
@@ -29,6 +30,7 @@ FAMILIES = (
     alignment_loss.FAMILY,
     bias_gelu.FAMILY,
     linear_cross_entropy.FAMILY,
+    packed_convolution.FAMILY,
     mixed_operators.FAMILY,
     mixed_layer.FAMILY,
 )
