@@ -196,10 +196,5 @@ def rivals(place: Place) -> Mapping[str, Callable[[], Function]]:
     }
 
 
-FAMILY = Family(
-    "layer of mixed convolutions",
-    ("forward",),
-    operation,
-    rivals,
-    {"forward": ("mixed_depthwise_convolution", "mixed_gelu_norm")},
-)
+# Its kernels are tuned by themselves, in `mixed_operators`.
+FAMILY = Family("layer of mixed convolutions", ("forward",), operation, rivals, {})
