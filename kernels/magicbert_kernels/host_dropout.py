@@ -2,8 +2,9 @@
 
 PyTorch draws a Bernoulli variable per element, which on a CPU costs more than most of what stands
 around it. Here torch's generator fills words of 64 bits, each read as four signed 16-bit numbers;
-an element is kept where its number reaches a threshold. So the probability is a multiple of 1/65536,
-and the kept elements are scaled by what it really is. Draws come from torch's default generator:
+an element is kept where its number reaches a threshold. So the probability is a multiple of
+1/65536, and the kept elements are scaled by what it really is. Draws come from torch's default
+generator:
 ``torch.manual_seed`` repeats them, and so does recomputation under its restored state.
 """
 

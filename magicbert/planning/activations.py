@@ -48,15 +48,15 @@ class FusedKernels(TorchFunctionMode):
     keeps a factor per value in the values' own type.
 
     Args:
-        attention: replace attention.
+        attention: what stands in for attention.
         dropout: replace dropout.
     """
 
-    def __init__(self, *, attention: bool, dropout: bool) -> None:
+    def __init__(self, *, attention: Callable[..., Tensor], dropout: bool) -> None:
         super().__init__()
-        self.replaced: dict[Any, Callable[..., Tensor]] = {}
-        if attention:
-            self.replaced[F.scaled_dot_product_attention] = fused_attention
+        self.replaced: dict[Any, Callable[..., Tensor]] = {
+            F.scaled_dot_product_attention: attention
+        }
         if dropout:
             self.replaced[F.dropout] = fused_dropout
 

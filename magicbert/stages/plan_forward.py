@@ -8,13 +8,15 @@ from typing import Literal
 import torch
 from magicbert_kernels.backend import Backend
 from magicbert_kernels.linear_cross_entropy.chunks import scratch_bytes
+from torch import Tensor
 
+from magicbert.bert.modeling.host_attention import host_attention
 from magicbert.bert.modeling.segments import Segments
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.rehearsal import NO_MEMORY, RehearsalSupernet, rehearsal_batch
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection
-from magicbert.planning.activations import FusedKernels, kept_bytes
+from magicbert.planning.activations import FusedKernels, fused_attention, kept_bytes
 from magicbert.planning.memory import ForwardMemory
 from magicbert.space import Architecture
 from magicbert.stages.plan_facts import Rows
@@ -61,12 +63,27 @@ def head_bytes(supernet: RehearsalSupernet, num_predicted: int, device: Device) 
 
 
 def fused_kernels(model: ModelSection, device: Device) -> FusedKernels:
-    """Returns the stand-ins for what PyTorch fuses on a device.
+    """Returns the stand-ins for what runs on a device.
 
     A GPU fuses attention and dropout; a CPU attention alone, and only without dropout in it.
     """
     is_gpu = is_on_gpu(device)
-    return FusedKernels(attention=is_gpu or model.attention_dropout == 0.0, dropout=is_gpu)
+    is_fused = is_gpu or model.attention_dropout == 0.0
+    return FusedKernels(
+        attention=fused_attention if is_fused else written_out_attention, dropout=is_gpu
+    )
+
+
+def written_out_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Stands in for what the encoder does on a CPU where attention has dropout."""
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return host_attention(query, key, value, attn_mask, dropout_p).transpose(1, 2)
 
 
 def is_on_gpu(device: Device) -> bool:

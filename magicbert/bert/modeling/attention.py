@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .dropout import drops_on_host
 from .fused import linear_residual_norm
+from .host_attention import host_attention
 from .initialization import xavier_bound
 from .operator_base import Operator
 from .packed_attention import fits_packed_attention, packed_attention
@@ -87,6 +89,9 @@ class Attention(Operator):
         offsets = segments.run_offsets
         if offsets is not None and fits_packed_attention(query_BSAD):
             return packed_attention(query_BSAD, key_BSAD, value_BSAD, offsets, dropout)
+        if drops_on_host(query_BSAD, dropout):
+            mask = segments.attention_mask
+            return host_attention(query_BSAD, key_BSAD, value_BSAD, mask, dropout)
         mixed_BASD = F.scaled_dot_product_attention(
             query_BSAD.transpose(1, 2),
             key_BSAD.transpose(1, 2),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .dropout import Dropout
 from .segments import Segments
 
 
@@ -23,7 +24,7 @@ class Embeddings(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import add_dropped, dropped
+
 try:
     from magicbert_kernels.backend import resolve_backend
 
@@ -74,11 +76,6 @@ class Call:
         return cls(backend, dropout.p if dropout.training else 0.0)
 
 
-def dropped(values: Tensor, probability: float) -> Tensor:
-    """Returns ``values`` with each element zeroed with a probability, the others scaled up."""
-    return F.dropout(values, probability, training=True) if probability else values
-
-
 def linear_gelu(
     linear: nn.Linear, input_I: Tensor, call: Call, stream: int | None = None
 ) -> Tensor:
@@ -117,5 +114,5 @@ def linear_residual_norm(
     branch_O = linear(input_I)
     if activation == "gelu":
         branch_O = F.gelu(branch_O)
-    normed_O: Tensor = norm(residual_O + dropped(branch_O, call.dropout))
+    normed_O: Tensor = norm(add_dropped(residual_O, branch_O, call.dropout))
     return normed_O
