@@ -66,7 +66,7 @@ class Examination:
         """Returns the children's pairwise cosines ``[C, C]`` at the shared operator, by measure."""
         batch = self.batches[number % len(self.batches)]
         operator = self.supernet.operator(self.layer, children[0][self.layer])
-        with dropout_off(self.supernet):
+        with dropout_off(self.supernet, children):
             passages = [
                 pass_through(self.supernet, self.objective, batch, child, self.layer)
                 for child in children

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,12 +103,13 @@ def state_cosines(states: Sequence[Tensor], valid: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def dropout_off(supernet: Supernet) -> Iterator[None]:
-    """Runs the block in eval mode, gradients as they are; every module's own mode comes back."""
-    modes = [(part, part.training) for part in supernet.modules()]
-    supernet.eval()
+def dropout_off(supernet: Supernet, paths: Iterable[Architecture]) -> Iterator[None]:
+    """Runs the block with paths in eval mode, gradients as they are; own modes come back."""
+    parts = {part: part.training for path in paths for part in supernet.path_modules(path)}
+    for part in parts:
+        part.training = False
     try:
         yield
     finally:
-        for part, mode in modes:
+        for part, mode in parts.items():
             part.training = mode

@@ -24,6 +24,7 @@ from magicbert.data.source import TokenSource
 from magicbert.data.statistics import masked_unigram_entropy
 from magicbert.data.verification import verify_prepared
 from magicbert.errors import ConfigError, UserError
+from magicbert.interference.probe import InterferenceProbe
 from magicbert.records import read_record, write_record
 from magicbert.run_lock import alone_in, check_free
 from magicbert.space import Architecture, SearchSpace
@@ -197,6 +198,7 @@ class EncoderTraining:
             build_anchor_policy(self.alignment, self.space, training.seed)
             if self.alignment.enabled
             else None,
+            InterferenceProbe(MaskedLanguageModeling()),
         )
         sections = Sections(training, self.config.optimizer, self.alignment)
         facts = {"data": self.manifest.digest}

@@ -95,7 +95,8 @@ class TrainingLoop:
             step = self.state.step
             PULSE.enter("step" if step > self.first_step else "start", step)
             fault("loop.step", step=step)
-            data, path = self.read(batches), self.parts.sampler.next(step, self.state.path)
+            previous = self.state.path
+            data, path = self.read(batches), self.parts.sampler.next(step, previous)
             agreement = self.agree(path, data)
             if agreement.ending is not None:
                 self.save(self.state, is_needed=True)
@@ -103,6 +104,7 @@ class TrainingLoop:
             norm = self.train_step(path, data, agreement)
             self.state = state = self.state.after(path, agreement.num_positions)
             self.update_anchor(state)
+            self.probe_interference(state.step, path, previous)
             self.check_replicas(state.step)
             valid = None
             if self.is_due(state.step, self.training.log_every):
@@ -130,6 +132,18 @@ class TrainingLoop:
         """Returns the next step's data; waiting for it is this rank's own time."""
         with self.own_time():
             return next(batches)
+
+    def probe_interference(
+        self, step: int, path: Architecture, previous: Architecture | None
+    ) -> None:
+        """Compares the gradients of the last two paths, on the first rank alone."""
+        every, probe = self.training.probe_interference_every, self.parts.probe
+        is_due = every and step % every == 0
+        if probe is None or previous is None or not is_due or not self.ranks.is_first:
+            return
+        batch = self.parts.source.dev_batches(1)[0].to(self.engine.device)
+        values = probe(self.engine.module.supernet, batch, path, previous)
+        self.tracker.record("interference", step, dict(values))
 
     def owes_evaluation(self) -> bool:
         """Whether the last start was stopped in an evaluation, before its result was written."""

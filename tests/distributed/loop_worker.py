@@ -22,6 +22,7 @@ from magicbert.config.sections import (
     TrainingSection,
 )
 from magicbert.errors import UserError
+from magicbert.interference.probe import InterferenceProbe
 from magicbert.records import digest_of
 from magicbert.space import Architecture
 from magicbert.supernet.anchor import build_anchor_policy
@@ -99,6 +100,7 @@ def run(
         ToySource(ROWS, MICRO_BATCHES),
         sampler,
         anchors if config.alignment.enabled else None,
+        InterferenceProbe(ToyObjective()),
     )
     sections = Sections(config.training, config.optimizer, config.alignment)
     outcome = train(config, sections, folder, supernet, parts, {"data": "toy"}, ranks)
@@ -140,6 +142,19 @@ def resume_is_exact(rank: int, num_ranks: int, folder: Path, arguments: Any) -> 
             }
         )
     return results
+
+
+def probes_change_nothing(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Trains with and without measuring interference."""
+    ranks = join_process_group()
+    digests, rows = [], []
+    for stage in (1, 2):
+        for every in (0, 4):
+            place = folder / f"{stage}-{every}"
+            config = configuration(stage, "fp32", num_ranks, probe_interference_every=every)
+            digests.append(run(config, place, ranks)[1])
+            rows.append([row for row in steps_of(place) if row["kind"] == "interference"])
+    return {"digests": digests, "rows": rows}
 
 
 def checkpoints_are_guarded(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
@@ -250,5 +265,6 @@ def everything(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
         "guard": checkpoints_are_guarded(rank, num_ranks, folder / "guard", None),
         "saves": failed_saves(rank, num_ranks, folder / "saves", None),
         "agreement": disagreement(rank, num_ranks, folder, None),
+        "probe": probes_change_nothing(rank, num_ranks, folder / "probe", None),
         "time": stops_in_time(rank, num_ranks, folder / "time", None),
     }

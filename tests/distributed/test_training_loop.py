@@ -76,6 +76,18 @@ def test_a_time_limit_leaves_a_checkpoint_to_go_on_from(found: Any) -> None:
     assert found["time"] == [["out of time", 1], ["out of time", 2], ["finished", STEPS]]
 
 
+def test_measuring_interference_changes_nothing(found: Any) -> None:
+    stage_1, probed_1, stage_2, probed_2 = found["probe"]["digests"]
+    assert stage_1 == probed_1
+    assert stage_2 == probed_2
+    off, rows, *_ = found["probe"]["rows"]
+    assert off == []
+    assert [row["step"] for row in rows] == [4, 8, 12]
+    # MAGIC-T with k = 1: two of three layers are shared.
+    assert {row["num_shared"] for row in rows} == {2}
+    assert all(-1 <= row["cosine"] <= 1 for row in rows)
+
+
 def test_one_message_carries_counts_stops_and_agreement(everywhere: list[Any]) -> None:
     for rank in everywhere:
         message = rank["agreement"]

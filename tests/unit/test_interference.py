@@ -22,6 +22,7 @@ from magicbert.interference.measuring import (
     one_layer_matrices,
     several_layers_curve,
 )
+from magicbert.interference.probe import InterferenceProbe
 from magicbert.space import Architecture, SearchSpace
 from magicbert.space.architecture import family_of
 
@@ -111,6 +112,26 @@ def test_measuring_leaves_the_supernet_as_it_was():
     assert all(parameter.grad is None for parameter in supernet.parameters())
     assert all(torch.equal(before[n], v) for n, v in supernet.state_dict().items())
     assert not any(part._forward_hooks for part in supernet.modules())
+
+
+def test_the_probe_compares_whole_gradients_of_what_two_paths_share():
+    supernet = toy()
+    path = Architecture(("small", "middle", "large", "small"))
+    previous = Architecture(("small", "small", "large", "middle"))
+    batch = batches(1)[0]
+    found = InterferenceProbe(ToyObjective())(supernet, batch, path, previous)
+    vectors = []
+    for one in (path, previous):
+        shared = [*supernet.operator(0, "small").parameters(),
+                  *supernet.operator(2, "large").parameters()]  # fmt: skip
+        result = ToyObjective()(supernet, batch, one)
+        gradients = torch.autograd.grad(result.loss_sum / result.count, shared)
+        vectors.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    assert found["num_shared"] == 2
+    assert found["cosine"] == pytest.approx(float(torch.cosine_similarity(*vectors, dim=0)))
+    other = Architecture(("large", "small", "small", "large"))
+    nothing = InterferenceProbe(ToyObjective())(supernet, batch, path, other)
+    assert nothing == {"cosine": None, "num_shared": 0}
 
 
 def test_every_two_children_differ_in_every_chosen_layer():

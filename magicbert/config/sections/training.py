@@ -150,7 +150,19 @@ class TrainingSection:
         within="[0, 1e9]",
     )
 
+    probe_interference_every: int = option(
+        0,
+        "steps between two measurements of the gradient cosine of consecutive paths; 0 = never; "
+        "each costs two forwards and backwards of one micro-batch (not at ZeRO stage 3)",
+        within="[0, 1e9]",
+    )
+
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
+        if self.probe_interference_every and self.zero_stage == 3:
+            yield (
+                "probe_interference_every: needs the weights of two whole paths, which ZeRO stage "
+                "3 does not keep; take 0, or another stage"
+            )
         if self.offload_optimizer and self.zero_stage == 0:
             yield "offload_optimizer: ZeRO stage 0 has nothing to offload; take another stage"

@@ -25,6 +25,7 @@ HARMLESS = (
     "training.max_minutes",
     "training.max_skips_",
     "training.check_replicas_every",
+    "training.probe_interference_every",
 )
 SHOWN_LENGTH = 60
 
