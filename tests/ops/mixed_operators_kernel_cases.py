@@ -10,6 +10,7 @@ import os
 
 import pytest
 import torch
+from magicbert_kernels.depthwise_convolution import depthwise_convolution
 from magicbert_kernels.mixed_operators import (
     OperatorRows,
     mixed_bias_gelu,
@@ -138,9 +139,18 @@ def test_convolution_of_any_odd_widths(widths):
 
 
 def test_convolution_of_rows_that_are_longer_than_a_program():
-    """More positions than the sweeps of one program take, and more channels than its tile."""
-    hidden = noise(1, 70, 500)
-    assert_convolution(hidden, *filters(500), operator_rows(0, 1, 0), packed_ids(1, 70))
+    """More positions than a chunk has, and more channels than a tile."""
+    hidden = noise(2, 20, 130)
+    assert_convolution(hidden, *filters(130), operator_rows(0, 1, 1), packed_ids(2, 20))
+
+
+def test_each_operator_gets_the_bits_of_its_own_launch():
+    hidden, ids, operators = noise(4, 9, 24), packed_ids(4, 9), operator_rows(1, 2, 1)
+    weights, biases = filters(24)
+    together = operators.split(convolve(hidden, weights, biases, operators, ids))
+    rows = zip(operators.split(hidden), weights, biases, operators.split(ids), strict=True)
+    for ours, given in zip(together, rows, strict=True):
+        assert torch.equal(ours, depthwise_convolution(*given, backend="triton"))
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 8), (3, 0, 8)])

@@ -91,13 +91,15 @@ def store_position(row_H, values, position, length, num_channels, has_channel):
     tl.store(pointers, values.to(row_H.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["length", "chunk"])
-def forward_kernel(
+@triton.jit
+def sweep(
     hidden_BSH,
     weight_KH,
     bias_H,
     segment_ids_BS,
     output_BSH,
+    start,
+    begin,
     length,
     num_channels,
     chunk,
@@ -106,12 +108,12 @@ def forward_kernel(
     TILE_H: tl.constexpr,
     STEP: tl.constexpr,
 ):
-    """Stores the convolution of one chunk; grid ``(chunks of all rows, tiles of channels)``.
+    """Stores the convolution of one chunk for this program's tile of channels.
 
+    The chunk begins at position ``begin`` of the row whose first position has the offset ``start``.
     ``STEP`` positions are loaded before the first of them is used. Each completes the window around
     the position m before it.
     """
-    start, begin = chunk_place(tl.program_id(0), length, chunk)
     channels = tl.program_id(1) * TILE_H + tl.arange(0, TILE_H)
     has_channel = channels < num_channels
     hidden_H = hidden_BSH + start * num_channels + channels
@@ -136,6 +138,29 @@ def forward_kernel(
             store_position(output_H, total, first + step, length, num_channels, has_channel)
             window = window[1:]
             ids = ids[1:]
+
+
+@triton.jit(do_not_specialize=["length", "chunk"])
+def forward_kernel(
+    hidden_BSH,
+    weight_KH,
+    bias_H,
+    segment_ids_BS,
+    output_BSH,
+    length,
+    num_channels,
+    chunk,
+    K: tl.constexpr,
+    HAS_SEGMENTS: tl.constexpr,
+    TILE_H: tl.constexpr,
+    STEP: tl.constexpr,
+):
+    """Stores the convolution of one chunk; grid ``(chunks of all rows, tiles of channels)``."""
+    start, begin = chunk_place(tl.program_id(0), length, chunk)
+    sweep(
+        hidden_BSH, weight_KH, bias_H, segment_ids_BS, output_BSH,
+        start, begin, length, num_channels, chunk, K, HAS_SEGMENTS, TILE_H, STEP,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -5,13 +5,9 @@ from __future__ import annotations
 import torch
 
 from magicbert_kernels.ahead_of_time import TRITON_TYPES, ArgumentType, Compilation
+from magicbert_kernels.depthwise_convolution.launches import Sweeps
 from magicbert_kernels.launch_table import launch_settings
-from magicbert_kernels.mixed_operators.depthwise_kernel import (
-    MAX_SWEEP_LENGTH,
-    STEP,
-    depthwise_kernel,
-    tile_sizes,
-)
+from magicbert_kernels.mixed_operators.depthwise_kernel import DEPTHWISE, depthwise_kernel
 from magicbert_kernels.mixed_operators.kernel import (
     bias_gelu_kernel,
     chunk_width,
@@ -33,7 +29,7 @@ def compilations(dtype: torch.dtype) -> list[Compilation]:
 def depthwise(dtype: torch.dtype) -> Compilation:
     """Returns the convolution over filters of widths 3 and 7."""
     tensor, vectors = types(dtype)
-    tile_sweeps, tile_channels = tile_sizes(WIDTH, dtype.itemsize)
+    sweeps = Sweeps.of(DEPTHWISE, torch.empty(1, 1, WIDTH, dtype=dtype), max(FILTER_WIDTHS))
     pointers: dict[str, ArgumentType] = {
         "hidden_RSH": tensor,
         "weights_KH": vectors,
@@ -44,16 +40,14 @@ def depthwise(dtype: torch.dtype) -> Compilation:
     return Compilation(
         kernel="mixed_operators depthwise",
         function=depthwise_kernel,
-        signature={**pointers, **sizes("num_channels")},
+        signature={**pointers, **sizes("num_channels"), "chunk": "i32"},
         constexprs={
             "WIDTHS": FILTER_WIDTHS,
             "HAS_SEGMENTS": True,
-            "SWEEP_S": MAX_SWEEP_LENGTH,
-            "STEP_S": STEP,
-            "TILE_G": tile_sweeps,
-            "TILE_H": tile_channels,
+            "TILE_H": sweeps.tile_channels,
+            "STEP": sweeps.step,
         },
-        num_warps=num_warps("mixed_depthwise_convolution", dtype),
+        num_warps=sweeps.num_warps,
         divisible=(*pointers, "num_channels"),
         streamed=("hidden_RSH", "output_RSH"),
     )
