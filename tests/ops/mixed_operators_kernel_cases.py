@@ -140,8 +140,8 @@ def test_convolution_of_any_odd_widths(widths):
 
 def test_convolution_of_rows_that_are_longer_than_a_program():
     """More positions than a chunk has, and more channels than a tile."""
-    hidden = noise(2, 20, 130)
-    assert_convolution(hidden, *filters(130), operator_rows(0, 1, 1), packed_ids(2, 20))
+    hidden = noise(1, 20, 40)
+    assert_convolution(hidden, *filters(40), operator_rows(0, 1, 0), packed_ids(1, 20))
 
 
 def test_each_operator_gets_the_bits_of_its_own_launch():
