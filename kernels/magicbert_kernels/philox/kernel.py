@@ -52,8 +52,10 @@ def keep_mask(seed, stream, offsets, threshold):
 
 
 @triton.jit
-def keep_mask_of_fours(seed, stream, groups, threshold):
-    """Returns which elements are kept, for groups of four elements that follow one another.
+def keep_bits_of_fours(seed, stream, groups, threshold):
+    """Returns which elements are kept, packed: four bits per group of four elements.
+
+    For masks that wait for their use: a group takes one register instead of four.
 
     Args:
         seed: int64 scalar, loaded from the seed tensor.
@@ -63,8 +65,26 @@ def keep_mask_of_fours(seed, stream, groups, threshold):
         threshold: int32 scalar, from `magicbert_kernels.philox.threshold_bits`.
 
     Returns:
-        Booleans ``[..., 4 N]``: the last axis runs through the elements.
+        int32 ``[..., N]``; bit i is that of a group's element i.
     """
+    limit = tl.to_tensor(threshold).to(tl.uint32, bitcast=True)
+    word_0, word_1, word_2, word_3 = random_words(seed, stream, groups)
+    lower = (word_0 >= limit).to(tl.int32) + (word_1 >= limit).to(tl.int32) * 2
+    upper = (word_2 >= limit).to(tl.int32) + (word_3 >= limit).to(tl.int32) * 2
+    return lower + upper * 4
+
+
+@triton.jit
+def spread_bits(bits):
+    """Returns the booleans ``[..., 4 N]`` that `keep_bits_of_fours` packed."""
+    lower = tl.interleave(bits & 1, bits & 4)
+    upper = tl.interleave(bits & 2, bits & 8)
+    return tl.interleave(lower, upper) != 0
+
+
+@triton.jit
+def keep_mask_of_fours(seed, stream, groups, threshold):
+    """Returns which elements are kept, booleans ``[..., 4 N]``: see `keep_bits_of_fours`."""
     word_0, word_1, word_2, word_3 = random_words(seed, stream, groups)
     words = tl.interleave(tl.interleave(word_0, word_2), tl.interleave(word_1, word_3))
     return words >= tl.to_tensor(threshold).to(tl.uint32, bitcast=True)
