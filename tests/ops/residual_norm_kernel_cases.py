@@ -208,6 +208,11 @@ def test_empty(shape, is_prenorm):
     assert all((gradient == 0).all() for gradient in gradients[2:])
 
 
+def test_fp64_is_refused():
+    with pytest.raises(ValueError, match="use torch for fp64"):
+        call(inputs((2, 8), torch.float64))
+
+
 @pytest.mark.parametrize("width", [32, 30])
 def test_forward_and_backward_drop_the_same_elements(width):
     branch = random(16, width, seed=1).abs() + 0.1

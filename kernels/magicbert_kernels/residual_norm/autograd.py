@@ -258,7 +258,13 @@ def residual_norm_triton(
     stream: int,
     is_prenorm: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Returns output and sum; see `magicbert_kernels.residual_norm.residual_norm`."""
+    """Returns output and sum; see `magicbert_kernels.residual_norm.residual_norm`.
+
+    Raises:
+        ValueError: an argument is fp64, which the kernels would round.
+    """
+    if torch.float64 in (branch.dtype, residual.dtype, weight_H.dtype):
+        raise ValueError("the triton backend computes in fp32: use torch for fp64")
     normed, summed, _ = forward_operator(
         branch, residual, weight_H, bias_H, branch_bias, seed, epsilon, dropout, stream,
         activation == "gelu", is_prenorm,
