@@ -31,6 +31,7 @@ CORE = LEAVES | {"space", "data", "supernet", "training"}
 ROOMS = CORE | {
     "bench",
     "interference",
+    "ranking",
     "search",
     "report",
     "export",
@@ -58,6 +59,7 @@ ARROWS = {
     "bench": CORE | {"bert"},
     "interference": LEAVES | {"space", "supernet"},
     "planning": LEAVES | {"space"},
+    "ranking": LEAVES | {"space"},
     "search": CORE,
     "report": CORE,
     "export": CORE | {"bert"},

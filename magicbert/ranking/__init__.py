@@ -1,0 +1,1 @@
+"""Rank fidelity: does a supernet order architectures as training each of them alone does?"""
