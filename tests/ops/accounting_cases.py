@@ -13,11 +13,19 @@ import pytest
 import torch
 from kernel_traffic import InnerAccounting, KernelTraffic
 from magicbert_kernels.alignment_loss import alignment_sums
+from magicbert_kernels.bias_gelu import bias_gelu
+from magicbert_kernels.bias_gelu.kernel import new_partial_sums
+from magicbert_kernels.depthwise_convolution import depthwise_convolution
+from magicbert_kernels.depthwise_convolution.launches import partial_sums
+from magicbert_kernels.linear_cross_entropy import linear_cross_entropy
+from magicbert_kernels.philox import draw_seed
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 ROWS, LENGTH, WIDTH = 2, 64, 256
 SMALL = 0.05
+# What the programs of this small size read beside their own tokens.
+HALO = 0.6
 TYPES = [torch.float32, torch.bfloat16]
 
 
@@ -84,6 +92,11 @@ def hidden(dtype: torch.dtype, seed: int = 0, *shape: int) -> Tensor:
     return torch.randn(shape or (ROWS, LENGTH, WIDTH), generator=generator).to(dtype)
 
 
+def twice(sums: Tensor) -> int:
+    """Returns the bytes of writing sums of programs and of reading them to add them up."""
+    return 2 * size_of(sums)
+
+
 def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -114,3 +127,62 @@ def test_alignment_loss_without_gradients_reads_both_inputs_once():
     work = counted(lambda: alignment_sums(outputs, anchors, None, "triton"))
     assert work.launches == 1
     assert 2 <= work.passes(size_of(outputs[0])) <= 2 + SMALL
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_bias_gelu(dtype, dropout):
+    """Only what goes in is kept: the activation, and the mask, are found again."""
+    inner, bias = hidden(dtype).requires_grad_(), hidden(dtype, 1, WIDTH).requires_grad_()
+    seed = draw_seed(inner.device)
+    one = size_of(inner)
+
+    def run() -> Tensor:
+        return bias_gelu(inner, bias, dropout=dropout, seed=seed, backend="triton")
+
+    forward, backward = both_directions(run, [inner, bias])
+    sums = twice(new_partial_sums(inner.view(-1, WIDTH)))
+    assert (forward.launches, backward.launches) == (1, 1)
+    assert 2 <= forward.passes(one) <= 2 + SMALL
+    assert 3 <= backward.passes(one) - sums / one <= 3 + SMALL
+    assert saved_bytes(run, [inner, bias]) <= 8
+
+
+def test_depthwise_convolution():
+    """Every input is brought once; only the halo of a program is asked for by two."""
+    dtype, taps = torch.bfloat16, 5
+    inputs = hidden(dtype).requires_grad_()
+    weight = hidden(dtype, 1, taps, WIDTH).requires_grad_()
+    bias = hidden(dtype, 2, WIDTH).requires_grad_()
+    ids = torch.ones(ROWS, LENGTH, dtype=torch.long)
+    one = size_of(inputs)
+
+    def run() -> Tensor:
+        return depthwise_convolution(inputs, weight, bias, ids, backend="triton")
+
+    forward, backward = both_directions(run, [inputs, weight, bias])
+    sums = twice(partial_sums(inputs, taps))
+    assert (forward.launches, backward.launches) == (1, 2)
+    assert 2 <= forward.passes(one) <= 2 + 3 * SMALL
+    assert 3 <= backward.passes(one) - sums / one <= 3 + 3 * SMALL
+    assert forward.requested_bytes <= (2 + HALO) * one
+    assert saved_bytes(run, [inputs, weight, bias, ids]) == 0
+
+
+def test_linear_cross_entropy_keeps_no_logits():
+    """What is kept is as large as the gradients that it is."""
+    num_predicted, vocabulary = 40, 640
+    given = hidden(torch.float32, 0, num_predicted, 32).requires_grad_()
+    weight = hidden(torch.float32, 1, vocabulary, 32).requires_grad_()
+    bias = hidden(torch.float32, 2, vocabulary).requires_grad_()
+    labels = torch.arange(num_predicted)
+
+    def run() -> Tensor:
+        return linear_cross_entropy(given, weight, bias, labels, backend="triton")[0]
+
+    forward, backward = both_directions(run, [given, weight, bias])
+    gradients = sum(map(size_of, (given, weight, bias)))
+    assert (forward.launches, backward.launches) == (1, 0)
+    assert saved_bytes(run, [given, weight, bias]) <= gradients + 64
+    # The upstream gradient, a scalar, is multiplied in: read and write once.
+    assert backward.operator_bytes <= 2 * gradients + 64
