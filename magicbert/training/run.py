@@ -19,6 +19,7 @@ from magicbert.supernet.supernet import Supernet
 from magicbert.trail import Trail
 from magicbert.training.checkpoints import CheckpointStore, Origin, RunIdentity
 from magicbert.training.compiling import check_compiler, compiled_operators
+from magicbert.training.cuda_graphs import CudaRecorder, check_graphs, recorded_operators
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.loop import TrainingLoop
 from magicbert.training.module import TrainingModule
@@ -61,11 +62,11 @@ def train(
     check_batch(sections.training, ranks.num_ranks)
     device = torch.device(engine_device())
     backend = alignment_backend(sections.training.backend, device)
+    runner = operator_runner(sections.training, supernet, device)
     module = TrainingModule(supernet, parts.objective, sections.alignment, backend)
     engine = TrainingEngine(
         module, sections.training, sections.optimizer, num_ranks=ranks.num_ranks
     )
-    runner = operator_runner(sections.training, supernet, device)
     identity = RunIdentity.of(to_tree(config), {**facts, "space": supernet.space.to_json()})
     run_facts = agree_on_run(ranks, identity.values)
     origin = Origin(sections.training.zero_stage, identity.config_digest, identity.data_digest)
@@ -95,10 +96,13 @@ def operator_runner(
     Raises:
         UserError: this machine cannot run them so.
     """
-    if not training.compile:
-        return nullcontext()
-    check_compiler(device)
-    return compiled_operators(supernet)
+    if training.cuda_graphs:
+        check_graphs(device)
+        return recorded_operators(supernet, lambda _: CudaRecorder(device))
+    if training.compile:
+        check_compiler(device)
+        return compiled_operators(supernet)
+    return nullcontext()
 
 
 def check_batch(training: TrainingSection, num_ranks: int) -> None:

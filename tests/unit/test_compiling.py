@@ -7,20 +7,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small_supernet import NAMES, SPACE, batch, build
 from torch._dynamo.utils import counters
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
-from magicbert.bert.supernet import BertSupernet, build_supernet
-from magicbert.config.sections import ModelSection
-from magicbert.data.batch import TokenBatch
+from magicbert.bert.supernet import BertSupernet
 from magicbert.errors import UserError
-from magicbert.space import Architecture, SearchSpace
+from magicbert.space import Architecture
 from magicbert.supernet.scoring import score
 from magicbert.training.compiling import check_compiler, compiled_operators
 
-NAMES = ("mha2", "ffn", "conv3", "conv5")
-SPACE = SearchSpace.uniform(4, NAMES)
-ROWS, LENGTH, VOCABULARY = 3, 12, 40
 FORMS = ("padded", "packed and padded")
 
 
@@ -30,26 +26,6 @@ def _no_code_of_other_tests():
     counters.clear()
     yield
     torch.compiler.reset()
-
-
-def build(dropout: float = 0.1, names: tuple[str, ...] = NAMES) -> BertSupernet:
-    sizes = ModelSection(
-        hidden_size=16, max_length=LENGTH, dropout=dropout, attention_dropout=dropout
-    )
-    return build_supernet(SearchSpace.uniform(4, names), sizes, VOCABULARY, 0, seed=3)
-
-
-def batch(number: int, form: str) -> TokenBatch:
-    generator = torch.Generator().manual_seed(number)
-    ids = torch.randint(1, VOCABULARY, (ROWS, LENGTH), generator=generator)
-    segments = torch.ones_like(ids)
-    if "packed" in form:
-        segments[:, 3 + number % 5 :] = 2
-    if "padded" in form:
-        segments[0, LENGTH - 1 - number % 3 :] = 0
-    positions = torch.randperm(ROWS * LENGTH, generator=generator)[:6].sort().values
-    labels = torch.randint(1, VOCABULARY, (6,), generator=generator)
-    return TokenBatch(ids, segments, positions, labels, (0, 1))
 
 
 def train(supernet: BertSupernet, number: int, form: str, path: Architecture) -> torch.Tensor:

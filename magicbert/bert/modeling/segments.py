@@ -154,8 +154,10 @@ class Segments:
         """
         if not self.is_packed or self.ids is None:
             return None
-        if torch.compiler.is_compiling():
-            # Compiled code fuses it, and must not depend on which operators ran before.
+        if torch.compiler.is_compiling() or (
+            self.ids.is_cuda and torch.cuda.is_current_stream_capturing()
+        ):
+            # Compiled or recorded code must not depend on which operators ran before.
             return self._link(offset, dtype)
         key = (offset, dtype)
         if key not in self._linked:

@@ -113,6 +113,11 @@ class TrainingSection:
     compile: bool = option(
         False, "run the operators as compiled code (torch.compile); the first steps take longer"
     )
+    cuda_graphs: bool = option(
+        False,
+        "launch each operator's kernels as CUDA graphs: for small batches on a GPU, up to ZeRO "
+        "stage 2",
+    )
     log_every: int = option(50, "steps between two log lines", within="[1, 1e9]")
     evaluate_every: int = option(
         1000, "steps between two evaluations on the valid split", within="[1, 1e9]"
@@ -166,3 +171,7 @@ class TrainingSection:
             )
         if self.offload_optimizer and self.zero_stage == 0:
             yield "offload_optimizer: ZeRO stage 0 has nothing to offload; take another stage"
+        if self.cuda_graphs and self.zero_stage == 3:
+            yield "cuda_graphs: not at ZeRO stage 3, whose weights move; take another stage"
+        if self.cuda_graphs and self.compile:
+            yield "cuda_graphs: not together with compile; take one of them"
