@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+RUNS_STEP = 64
+
 
 class Layout(Protocol):
     """What the host may know of segment ids before a forward begins."""
@@ -72,8 +74,8 @@ class Segments:
             ``[B, 1, 1, S]`` or ``[B, 1, S, S]``; ``None`` = everywhere.
         is_packed: some row holds several segments.
         run_offsets: int32 ``[R + 1]``, where each run of equal ids begins among all B S positions,
-            and B S itself; for attention over packed rows on a GPU, ``None`` elsewhere, and where a
-            segment has a hole and is several runs.
+            and B S itself, more than once where R was rounded up; for attention over packed rows on
+            a GPU, ``None`` elsewhere, and where a segment has a hole and is several runs.
     """
 
     ids: Tensor | None
@@ -110,7 +112,7 @@ class Segments:
             valid_BS if known.has_padding else None,
             _same_segment(ids_BS) if known.is_packed else _visible_keys(valid_BS),
             known.is_packed,
-            run_offsets(ids_BS, known.num_runs) if has_offsets else None,
+            run_offsets(ids_BS, _rounded_up(known.num_runs)) if has_offsets else None,
         )
 
     def select(self, rows: Tensor) -> Segments:
@@ -185,6 +187,11 @@ def run_offsets(ids_BS: Tensor, num_runs: int) -> Tensor:
     slot_T = torch.where(begins_T, begins_T.cumsum(0) - 1, num_runs)
     offsets_R = torch.full((num_runs + 1,), len(begins_T), dtype=torch.int32, device=ids_BS.device)
     return offsets_R.scatter_(0, slot_T, torch.where(begins_T, index_T, len(begins_T)))
+
+
+def _rounded_up(num_runs: int) -> int:
+    """Compiled and recorded code is made for sizes: batches should have few of them."""
+    return -(-num_runs // RUNS_STEP) * RUNS_STEP
 
 
 def _runs_and_holes(ids_BS: Tensor) -> tuple[Tensor, Tensor]:
