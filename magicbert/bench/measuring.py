@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -144,6 +145,7 @@ def rounded(figure: Spread) -> dict[str, float]:
 def let_go(device: torch.device) -> None:
     """Frees what a case has held: tensors, graphs, compiled code."""
     gc.collect()
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and it takes seconds to import
+        torch.compiler.reset()
     if device.type == "cuda":
         torch.cuda.empty_cache()

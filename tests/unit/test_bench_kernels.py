@@ -128,7 +128,7 @@ def test_the_command_needs_few_packages_and_leaves_a_record(tmp_path):
     program = (
         f"import sys\nfor name in {sorted(others)!r}: sys.modules[name] = None\n"
         "from magicbert.cli import main\n"
-        "main(['bench', 'kernels', '--run.root', 'out', '--kernels.cases', '[GELU]',"
+        "main(['bench', 'kernels', '--run.root', 'out', '--kernels.cases', '[bias]',"
         " '--kernels.tokens', '[64]', '--kernels.widths', '[16]', '--measure.rounds', '2',"
         " '--measure.device', 'cpu', '--measure.peers', 'false'])"
     )

@@ -11,10 +11,12 @@ from magicbert.bench.kernels.cases import (
     alignment_loss,
     bias_gelu,
     depthwise_convolution,
+    gelu_norm,
     linear_cross_entropy,
     mixed_layer,
     mixed_operators,
     packed_convolution,
+    residual_norm,
 )
 from magicbert.bench.kernels.family import Family, Place
 from magicbert.bench.kernels.operation import Direction, operation_trial
@@ -27,10 +29,12 @@ from magicbert.errors import UserError
 
 FAMILIES = (
     depthwise_convolution.FAMILY,
+    residual_norm.FAMILY,
     alignment_loss.FAMILY,
     bias_gelu.FAMILY,
     linear_cross_entropy.FAMILY,
     packed_convolution.FAMILY,
+    gelu_norm.FAMILY,
     mixed_operators.FAMILY,
     mixed_layer.FAMILY,
 )
