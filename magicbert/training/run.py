@@ -27,6 +27,7 @@ from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import Ranks
 from magicbert.training.reporting.tracking import Tracker
 from magicbert.training.resuming import Resumer
+from magicbert.training.starting.host_memory import keep_freed_memory
 from magicbert.training.starting.run_facts import agree_on_run
 from magicbert.training.watching.heartbeat import PULSE
 from magicbert.training.watching.interruption import listening
@@ -61,6 +62,8 @@ def train(
     """
     check_batch(sections.training, ranks.num_ranks)
     device = torch.device(engine_device())
+    if device.type == "cpu":
+        keep_freed_memory()
     backend = alignment_backend(sections.training.backend, device)
     runner = operator_runner(sections.training, supernet, device)
     module = TrainingModule(supernet, parts.objective, sections.alignment, backend)

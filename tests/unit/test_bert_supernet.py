@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from bert_examples import FULL, OPERATORS, PACKED, PADDED, batch, config, randomise, supernet
+from torch import Tensor
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.supernet import BertSupernet, build_supernet
@@ -157,3 +158,28 @@ def test_training_learns() -> None:
         optimizer.step()
         losses.append(result.loss_sum.item())
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("ids", [FULL, PADDED, PACKED])
+def test_a_step_in_autocast_is_close_to_one_in_fp32(ids: Tensor) -> None:
+    """Also where bf16 is computed by way of fp32: the numbers are those of bf16."""
+    model = supernet().train()
+    model.config.hidden_dropout_prob = 0.0
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        if hasattr(part, "attention_dropout"):
+            part.attention_dropout = 0.0
+    results = []
+    for is_narrow in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_narrow):
+            output = MaskedLanguageModeling()(model, batch(ids), PATH)
+        output.loss_sum.backward()
+        gradient = model.embeddings.tokens.weight.grad
+        assert output.loss_sum.dtype == gradient.dtype == torch.float32
+        results.append((output.loss_sum.detach(), gradient.clone()))
+    (loss, gradient), (narrow_loss, narrow_gradient) = results
+    assert not torch.equal(loss, narrow_loss)
+    torch.testing.assert_close(narrow_loss, loss, rtol=0.05, atol=0)
+    assert (narrow_gradient - gradient).norm() < 0.1 * gradient.norm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import warnings
@@ -18,12 +19,14 @@ from magicbert.config.sections import LaunchSection
 from magicbert.errors import UserError
 from magicbert.faults import fault
 from magicbert.training.ranks import Ranks
+from magicbert.training.starting.native_bf16 import has_native_bf16
 from magicbert.training.starting.operator_build import build_comm_operator
 from magicbert.training.starting.rendezvous import meet_on_loopback
 from magicbert.training.starting.shared_buffers import unlink_shared_buffer
 from magicbert.training.watching.heartbeat import PULSE
 from magicbert.training.watching.watchdog import phase_limits
 
+LOGGER = logging.getLogger("magicbert")
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # The watchdog names the culprit; the collective that gives up knows only that it has waited.
 COLLECTIVE_GRACE = timedelta(seconds=30)
@@ -58,7 +61,7 @@ def num_devices(requested: int) -> int:
 
 
 def check_precision(precision: str) -> None:
-    """Refuses a number format that the device cannot train in.
+    """Refuses a number format that the device cannot train in; warns of one that is slow there.
 
     Raises:
         UserError: says which formats can be used.
@@ -74,6 +77,11 @@ def check_precision(precision: str) -> None:
         raise UserError(
             f"training.precision: DeepSpeed's {device.device_name()} backend does not train in "
             f"{precision}; use one of: {usable}"
+        )
+    if precision == "bf16" and not has_native_bf16(torch.device(device.device_name())):
+        LOGGER.warning(
+            "training.precision: this %s computes bf16 by way of fp32; fp32 is faster here",
+            device.device_name().upper(),
         )
 
 
