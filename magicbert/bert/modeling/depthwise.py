@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .fused import depthwise, runs_kernels
 from .initialization import convolution_std
 from .segments import Segments
 
@@ -112,9 +113,11 @@ class DepthwiseConvolution(nn.Module):
 
     def forward(self, hidden_BSH: Tensor, segments: Segments) -> Tensor:
         """Returns the convolution within each segment; padded positions count as zeros."""
-        hidden_BSH = segments.hide_padding(hidden_BSH)
         weight_KH = self.weight.to(hidden_BSH.dtype)
         bias_H = self.bias.to(hidden_BSH.dtype)
+        if runs_kernels(self.backend, hidden_BSH):
+            return depthwise(hidden_BSH, weight_KH, bias_H, segments.ids)
+        hidden_BSH = segments.hide_padding(hidden_BSH)
         if not torch.is_grad_enabled():
             return shifted_products(hidden_BSH, weight_KH, bias_H, segments)
         return cast(
