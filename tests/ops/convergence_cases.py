@@ -1,8 +1,8 @@
 """Training with and without the kernels from one seed: the losses are the same.
 
 Run by test_encoder_kernels.py. A supernet of 2 layers and hidden size 32 learns, along a path
-sampled at every step and drawn to an anchor, to restore hidden tokens of documents: 128 positions a
-step, so that Triton's interpreter is fast enough.
+that changes at every step and is drawn to an anchor, to restore hidden tokens of documents: 128
+positions a step, so that Triton's interpreter is fast enough.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from magicbert.bert.supernet import BertSupernet
 from magicbert.config.sections import AlignmentSection
 from magicbert.data.batch import TokenBatch
 from magicbert.space import Architecture, SearchSpace
-from magicbert.space.randomness import keyed_generator
 from magicbert.training.module import StepPlan, TrainingModule
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
-NUM_STEPS = 30 if DEVICE.type == "cpu" else 300
+NUM_STEPS = 10 if DEVICE.type == "cpu" else 300
 SPACE = SearchSpace.uniform(2, ("mha4", "ffn", "conv3", "conv5x48"))
-ANCHOR = Architecture.parse("mha4-conv3")
+# Few convolutions: the interpreter takes milliseconds for every position that one passes.
+PATHS = tuple(
+    Architecture.parse(path)
+    for path in ("mha4-ffn", "ffn-mha4", "conv3-ffn", "mha4-mha4", "ffn-ffn", "mha4-conv5x48")
+)
+ANCHOR = PATHS[0]
 VOCABULARY, MASK = 24, 1
 LENGTHS = ((32,), (20,), (12, 20), (9, 11, 8))  # 128 positions: full, padded and packed rows
 
@@ -67,7 +71,7 @@ def losses(backend: str, dropout: float, num_steps: int = NUM_STEPS) -> Tensor:
     history = []
     for step in range(num_steps):
         batch = training_batch(step % 3)
-        path = SPACE.sample(keyed_generator(0, "path", step))
+        path = PATHS[step % len(PATHS)]
         count, valid = len(batch.labels), int((batch.segment_ids > 0).sum())
         total, task, aligned = module(batch, StepPlan(step, path, ANCHOR, count, valid))
         optimizer.zero_grad(set_to_none=True)
@@ -89,7 +93,7 @@ def run_references(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kernels_train_as_plain_torch_does() -> None:
     ours, theirs = losses("triton", 0.0), losses("torch", 0.0)
-    early = min(NUM_STEPS, 30)
+    early = 10
     torch.testing.assert_close(ours[:early], theirs[:early], rtol=1e-3, atol=1e-4)
     # Later, rounding has had time to grow: the curves lie on each other, not every point.
     torch.testing.assert_close(ours[-10:].mean(0), theirs[-10:].mean(0), rtol=0.05, atol=0.02)
@@ -97,8 +101,8 @@ def test_the_kernels_train_as_plain_torch_does() -> None:
 
 
 def test_with_dropout_the_masks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = losses("triton", 0.1, num_steps=8)
+    ours = losses("triton", 0.1, num_steps=4)
     run_references(monkeypatch)
-    theirs = losses("triton", 0.1, num_steps=8)
+    theirs = losses("triton", 0.1, num_steps=4)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(ours, losses("triton", 0.0, num_steps=8), rtol=0.01)
+    assert not torch.allclose(ours, losses("torch", 0.0, num_steps=4), rtol=0.01)
