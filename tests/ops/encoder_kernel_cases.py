@@ -172,6 +172,20 @@ def test_checkpointing_recomputes_the_same_masks() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("name", ["ffn24", "conv3"])
+def test_a_compiled_operator_is_one_graph(name: str) -> None:
+    sizes = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.0}
+    operator = randomise(build_operator(name, config(backend="triton", **sizes))).to(DEVICE)
+    compiled = torch.compile(operator, backend="aot_eager", fullgraph=True)
+    segments, results = Segments.full(3, DEVICE), []
+    for function in (operator, compiled):
+        hidden = torch.ones(1, 3, 16, device=DEVICE, requires_grad=True)
+        torch.manual_seed(7)
+        output = function(hidden, segments)
+        results.append((output, *torch.autograd.grad(output.square().sum(), hidden)))
+    torch.testing.assert_close(*results)
+
+
 class Doubled(torch.nn.Linear):
     """A layer that someone put in the place of a linear one, as adapters do."""
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
+from .fused import Call, linear_gelu, runs_kernels
 
 
 class PredictionTransform(nn.Module):
@@ -19,10 +20,12 @@ class PredictionTransform(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.backend = config.backend
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps ``[..., H]`` to ``[..., H]``."""
-        transformed: Tensor = self.norm(F.gelu(self.dense(hidden)))
+        call = Call(runs_kernels(self.backend, hidden), dropout=0.0)
+        transformed: Tensor = self.norm(linear_gelu(self.dense, hidden, call))
         return transformed
 
 
