@@ -25,14 +25,16 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.training.module import StepPlan, TrainingModule
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
-NUM_STEPS = 10 if DEVICE.type == "cpu" else 300
+NUM_STEPS = 12 if DEVICE.type == "cpu" else 300
 SPACE = SearchSpace.uniform(2, ("mha4", "ffn", "conv3", "conv5x48"))
 # Few convolutions: the interpreter takes milliseconds for every position that one passes.
 PATHS = tuple(
     Architecture.parse(path)
-    for path in ("mha4-ffn", "ffn-mha4", "conv3-ffn", "mha4-mha4", "ffn-ffn", "mha4-conv5x48")
-)
+    for path in ("mha4-ffn", "ffn-mha4", "mha4-mha4", "conv3-ffn", "ffn-ffn", "mha4-ffn",
+                 "ffn-mha4", "mha4-conv5x48", "mha4-mha4", "mha4-ffn")
+)  # fmt: skip
 ANCHOR = PATHS[0]
+EARLY = 12  # steps in which rounding has not yet had time to grow
 VOCABULARY, MASK = 24, 1
 LENGTHS = ((32,), (20,), (12, 20), (9, 11, 8))  # 128 positions: full, padded and packed rows
 
@@ -93,16 +95,15 @@ def run_references(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kernels_train_as_plain_torch_does() -> None:
     ours, theirs = losses("triton", 0.0), losses("torch", 0.0)
-    early = 10
-    torch.testing.assert_close(ours[:early], theirs[:early], rtol=1e-3, atol=1e-4)
-    # Later, rounding has had time to grow: the curves lie on each other, not every point.
+    torch.testing.assert_close(ours[:EARLY], theirs[:EARLY], rtol=1e-3, atol=1e-4)
+    # Later the curves lie on each other, not every point.
     torch.testing.assert_close(ours[-10:].mean(0), theirs[-10:].mean(0), rtol=0.05, atol=0.02)
-    assert ours[-5:, 0].mean() < 0.9 * ours[:5, 0].mean()
+    assert ours[-3:, 0].mean() < 0.9 * ours[:3, 0].mean()
 
 
 def test_with_dropout_the_masks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = losses("triton", 0.1, num_steps=4)
+    ours = losses("triton", 0.1, num_steps=2)
     run_references(monkeypatch)
-    theirs = losses("triton", 0.1, num_steps=4)
+    theirs = losses("triton", 0.1, num_steps=2)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(ours, losses("torch", 0.0, num_steps=4), rtol=0.01)
+    assert not torch.allclose(ours, losses("torch", 0.0, num_steps=2), rtol=0.01)
