@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .fused import depthwise, runs_kernels
+from .image_convolution import convolve_rows, suits_library
 from .initialization import convolution_std
 from .segments import Segments
+
+# Of the filters that the Triton kernel is for; any other odd size runs in plain torch.
+KERNEL_SIZES = (3, 5, 7)
 
 
 class ShiftedProducts(torch.autograd.Function):
@@ -115,9 +119,11 @@ class DepthwiseConvolution(nn.Module):
         """Returns the convolution within each segment; padded positions count as zeros."""
         weight_KH = self.weight.to(hidden_BSH.dtype)
         bias_H = self.bias.to(hidden_BSH.dtype)
-        if runs_kernels(self.backend, hidden_BSH):
+        if len(weight_KH) in KERNEL_SIZES and runs_kernels(self.backend, hidden_BSH):
             return depthwise(hidden_BSH, weight_KH, bias_H, segments.ids)
         hidden_BSH = segments.hide_padding(hidden_BSH)
+        if suits_library(hidden_BSH, segments):
+            return convolve_rows(hidden_BSH, weight_KH, bias_H)
         if not torch.is_grad_enabled():
             return shifted_products(hidden_BSH, weight_KH, bias_H, segments)
         return cast(
