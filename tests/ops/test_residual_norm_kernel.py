@@ -38,18 +38,18 @@ def num_passed(output: str) -> int:
 def test_kernel_in_the_interpreter():
     pytest.importorskip("triton")
     output = run_cases("1")
-    assert num_passed(output) >= 70
+    assert num_passed(output) >= 72
     assert "2 skipped" in output, "only what needs a GPU is left out"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kernel_on_the_gpu():
-    assert num_passed(run_cases("0")) >= 70
+    assert num_passed(run_cases("0")) >= 72
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TRITON_TYPES, ids=str)
-@pytest.mark.parametrize("width", [256, 320, 512, 768, 1024, 4096])
+@pytest.mark.parametrize("width", [320, 768, 1024])
 def test_no_variant_of_any_width_spills(width, dtype):
     """What training at base width launches is checked with the other kernels."""
     pytest.importorskip("triton")
