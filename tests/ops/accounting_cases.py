@@ -19,6 +19,8 @@ from magicbert_kernels.depthwise_convolution import depthwise_convolution
 from magicbert_kernels.depthwise_convolution.launches import partial_sums
 from magicbert_kernels.linear_cross_entropy import linear_cross_entropy
 from magicbert_kernels.philox import draw_seed
+from magicbert_kernels.residual_norm import residual_norm
+from magicbert_kernels.residual_norm.autograd import num_partials
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -146,6 +148,36 @@ def test_bias_gelu(dtype, dropout):
     assert 2 <= forward.passes(one) <= 2 + SMALL
     assert 3 <= backward.passes(one) - sums / one <= 3 + SMALL
     assert saved_bytes(run, [inner, bias]) <= 8
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_residual_norm(dropout):
+    """Post-norm keeps its output, which the next operator keeps anyway, and 8 bytes a row.
+
+    The backward without dropout has one gradient for branch and residual.
+    """
+    branch, residual = (hidden(torch.bfloat16, n).requires_grad_() for n in range(2))
+    # As in training: where the bias is larger than the weight, the inputs are read again.
+    weight = (1 + 0.1 * hidden(torch.bfloat16, 2, WIDTH)).requires_grad_()
+    bias = (0.1 * hidden(torch.bfloat16, 3, WIDTH)).requires_grad_()
+    seed = draw_seed(branch.device)
+    one, leaves = size_of(branch), [branch, residual, weight, bias]
+
+    def run() -> Tensor:
+        return residual_norm(
+            branch, residual, weight, bias, epsilon=1e-5, dropout=dropout, seed=seed,
+            backend="triton",
+        )  # fmt: skip
+
+    forward, backward = both_directions(run, leaves)
+    rows = ROWS * LENGTH
+    programs = num_partials(rows, WIDTH, torch.bfloat16, branch.device)
+    sums = 2 * 4 * programs * 2 * WIDTH
+    assert (forward.launches, backward.launches) == (1, 2)
+    assert 3 <= forward.passes(one) <= 3 + SMALL
+    num_passes = 4 if dropout else 3
+    assert num_passes <= backward.passes(one) - sums / one <= num_passes + 2 * SMALL
+    assert saved_bytes(run, [*leaves, seed]) <= one + 8 * rows
 
 
 def test_depthwise_convolution():

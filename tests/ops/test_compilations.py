@@ -1,13 +1,16 @@
 """Every kernel compiled ahead of time for GPUs that are not there, held to what it may use.
 
 Zero spills, no local memory, at least 128 bits a load and a store of every streamed tensor, shared
-memory within the limit.
+memory within the limit; registers and shared memory within the committed bounds.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,8 +31,11 @@ from magicbert_kernels.ahead_of_time import (
     compile_for,
     kernel_packages,
 )
+from ops.bound_compilations import minor_version, type_name
 
 FAST = 90
+BOUNDS = Path(__file__).with_name("compilation_bounds.json")
+WRITER = "python tests/ops/bound_compilations.py"
 WIDE = 128
 
 
@@ -48,7 +54,10 @@ def test_resources_are_within_bounds(package, dtype, architecture):
         resources = compile_for(compilation, architecture)
         problems += [
             f"{compilation.kernel}: {problem}"
-            for problem in broken_rules(compilation, resources, architecture)
+            for problem in (
+                *broken_rules(compilation, resources, architecture),
+                *broken_bounds(compilation, resources, dtype),
+            )
         ]
     assert not problems, "\n".join(problems)
 
@@ -68,6 +77,42 @@ def broken_rules(compilation: Compilation, resources: Resources, architecture: i
         if num_narrow > 1 or num_narrow == counts.total():
             problems.append(f"{tensor} is read and written by {dict(counts)} bits")
     return problems
+
+
+def broken_bounds(compilation: Compilation, resources: Resources, dtype: torch.dtype) -> list[str]:
+    """Returns which committed bounds of the installed Triton do not hold; others have none."""
+    known = json.loads(BOUNDS.read_text())
+    if minor_version() not in known:
+        return []
+    bounds = known[minor_version()].get(compilation.kernel, {}).get(type_name(dtype))
+    if bounds is None:
+        return [f"has no bounds: run {WRITER}"]
+    registers, shared_bytes = bounds
+    problems = []
+    if resources.registers > registers:
+        problems.append(f"{resources.registers} registers, bound {registers}")
+    if resources.shared_bytes > shared_bytes:
+        problems.append(f"{resources.shared_bytes} B of shared memory, bound {shared_bytes}")
+    return problems
+
+
+def test_bounds_are_there_for_every_kernel_and_for_no_other():
+    """Whichever Triton wrote them: a kernel without bounds is not held to any."""
+    names = {c.kernel for p in kernel_packages() for c in compilations_of(p, torch.bfloat16)}
+    known = json.loads(BOUNDS.read_text())
+    versions = [version for version in known if version != "format"]
+    assert versions
+    for version in versions:
+        assert set(known[version]) == names, f"Triton {version}: run {WRITER} under it"
+
+
+def test_more_than_the_bound_is_seen():
+    (compilation, *_) = compilations_of(kernel_packages()[0], torch.bfloat16)
+    resources = compile_for(compilation, FAST)
+    assert broken_bounds(compilation, resources, torch.bfloat16) == []
+    greedy = dataclasses.replace(resources, registers=256, shared_bytes=1 << 20)
+    is_bounded = minor_version() in json.loads(BOUNDS.read_text())
+    assert len(broken_bounds(compilation, greedy, torch.bfloat16)) == 2 * is_bounded
 
 
 def test_kernel_names_are_unique():

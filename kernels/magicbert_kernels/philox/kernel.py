@@ -26,7 +26,7 @@ def random_words(seed, stream, groups):
     low = groups.to(tl.uint32)
     high = (groups >> 32).to(tl.uint32)
     zero = low * 0
-    stream_word = zero + tl.to_tensor(stream).to(tl.uint32)
+    stream_word = zero + tl.cast(stream, tl.uint32)
     return tl.philox(seed, low, high, stream_word, zero, NUM_ROUNDS)
 
 
@@ -48,7 +48,7 @@ def keep_mask(seed, stream, offsets, threshold):
     lower = tl.where(position == 0, word_0, word_1)
     upper = tl.where(position == 2, word_2, word_3)
     word = tl.where(position < 2, lower, upper)
-    return word >= tl.to_tensor(threshold).to(tl.uint32, bitcast=True)
+    return word >= tl.cast(threshold, tl.uint32, bitcast=True)
 
 
 @triton.jit
@@ -67,7 +67,7 @@ def keep_bits_of_fours(seed, stream, groups, threshold):
     Returns:
         int32 ``[..., N]``; bit i is that of a group's element i.
     """
-    limit = tl.to_tensor(threshold).to(tl.uint32, bitcast=True)
+    limit = tl.cast(threshold, tl.uint32, bitcast=True)
     word_0, word_1, word_2, word_3 = random_words(seed, stream, groups)
     lower = (word_0 >= limit).to(tl.int32) + (word_1 >= limit).to(tl.int32) * 2
     upper = (word_2 >= limit).to(tl.int32) + (word_3 >= limit).to(tl.int32) * 2
@@ -87,4 +87,4 @@ def keep_mask_of_fours(seed, stream, groups, threshold):
     """Returns which elements are kept, booleans ``[..., 4 N]``: see `keep_bits_of_fours`."""
     word_0, word_1, word_2, word_3 = random_words(seed, stream, groups)
     words = tl.interleave(tl.interleave(word_0, word_2), tl.interleave(word_1, word_3))
-    return words >= tl.to_tensor(threshold).to(tl.uint32, bitcast=True)
+    return words >= tl.cast(threshold, tl.uint32, bitcast=True)

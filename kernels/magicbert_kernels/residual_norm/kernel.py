@@ -34,7 +34,7 @@ NOT_SPECIALIZED = ["num_rows", "threshold", "stream"]
 @triton.jit
 def tile_rows(tile, TILE_R: tl.constexpr):
     """Returns the row numbers of a tile, as int64."""
-    return tl.to_tensor(tile).to(tl.int64) * TILE_R + tl.arange(0, TILE_R)
+    return tl.cast(tile, tl.int64) * TILE_R + tl.arange(0, TILE_R)
 
 
 @triton.jit
