@@ -86,7 +86,11 @@ class BertSupernet(Supernet):
         return (backend == "triton" and convolution_family(operator)) or name
 
     def run_family(self, layer: int, group: RowGroup, hidden: Tensor, context: Segments) -> Tensor:
-        """Runs one operator on its rows, or several convolutions at once, each on its own."""
+        """Runs one operator on its rows, or several convolutions at once, each on its own.
+
+        These read the candidates' weights without calling the modules: they must be whole here,
+        which those of ZeRO stage 3 are not outside a module's call.
+        """
         if len(group.names) == 1:
             return super().run_family(layer, group, hidden, context)
         ids = None if context.ids is None else context.ids.index_select(0, group.rows)

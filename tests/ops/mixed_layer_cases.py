@@ -6,11 +6,13 @@ Run by test_mixed_operators_kernel.py, in a process of its own.
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from bert_examples import batch, config, randomise, segment_ids
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from magicbert.bert import supernet as bert_supernet
 from magicbert.bert.supernet import BertSupernet
@@ -79,7 +81,20 @@ def test_sizes_that_differ_are_not_mixed(runs):
     assert not runs
 
 
-def test_rows_at_other_places_get_the_same(runs):
+class Launches(TorchDispatchMode):
+    """Counts the mixed kernels' operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        self.counts[name] += name.startswith("magicbert::mixed")
+        return function(*args, **(kwargs or {}))
+
+
+def test_launches_do_not_grow_with_candidates_and_rows_get_the_same_anywhere(runs):
     paths = paths_of("conv3", "conv5", "conv5", "conv7", "conv3")
     given, places = batch(PACKED), torch.tensor([2, 4, 0, 1, 3])
     moved = TokenBatch(
@@ -88,11 +103,15 @@ def test_rows_at_other_places_get_the_same(runs):
     )  # fmt: skip
     model = supernet(1, "triton")
     with torch.no_grad():
-        first = model.forward_rows(given.to(DEVICE), paths).hidden
+        with Launches() as launches:
+            first = model.forward_rows(given.to(DEVICE), paths).hidden
         second = model.forward_rows(moved.to(DEVICE), [paths[p] for p in places.tolist()]).hidden
     counted = PACKED[places] > 0
     torch.testing.assert_close(second[counted], first[places][counted], rtol=1e-6, atol=1e-6)
-    assert len(runs) == 2
+    assert [sizes for _, sizes in runs] == [(2, 2, 1)] * 2
+    assert +launches.counts == {
+        "magicbert::mixed_depthwise_forward": 2, "magicbert::mixed_gelu_norm_forward": 2,
+    }  # fmt: skip
 
 
 def test_gradients_and_training_take_the_loop(runs):
