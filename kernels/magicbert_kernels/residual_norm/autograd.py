@@ -22,6 +22,7 @@ from magicbert_kernels.residual_norm.launch import (
     launch_backward,
     launch_forward,
     launch_reduction,
+    narrowest,
     num_partials,
 )
 from magicbert_kernels.residual_norm.reference import Activation
@@ -131,7 +132,8 @@ def backward_operator(
         return outputs
     gradient = normed_gradient.reshape(-1, weight.numel()).contiguous()
     num_rows, width = gradient.shape
-    num_programs = num_partials(num_rows, width, gradient.dtype, gradient.device)
+    dtype = narrowest(gradient.dtype, branch_dtype)
+    num_programs = num_partials(num_rows, width, dtype, gradient.device)
     shape = (num_programs, *parameter_gradients.shape)
     partials = gradient.new_empty(shape, dtype=torch.float32)
     launch_backward(

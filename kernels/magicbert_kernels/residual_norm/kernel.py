@@ -140,7 +140,7 @@ def forward_kernel(
         columns = tile * TILE_C + tl.arange(0, TILE_C)
         centred = tl.where((columns < WIDTH)[None, :], sums[tile] - mean[:, None], 0.0)
         squares += centred * centred
-    # The square root as a division's partner, not `rsqrt`: that one is approximate on a GPU.
+    # Not `rsqrt`, which is an approximation on a GPU: every element of the row carries its error.
     inverse = 1.0 / tl.sqrt_rn(tl.sum(squares, axis=1) / WIDTH + epsilon)
     tl.store(statistics_2P + rows, mean, mask=exists)
     tl.store(statistics_2P + num_rows + rows, inverse, mask=exists)

@@ -66,6 +66,15 @@ def tiling_constants(width: int, tiling: Tiling) -> dict[str, int]:
     }
 
 
+def narrowest(first: torch.dtype, second: torch.dtype) -> torch.dtype:
+    """Returns the type by which rows are cut where two travel, as under autocast.
+
+    Accesses of the other are 128 bits wide as well then, two for one; cut by the wider type, those
+    of the narrower would be half as wide.
+    """
+    return min(first, second, key=lambda dtype: dtype.itemsize)
+
+
 def launch_forward(
     branch: Tensor,
     residual: Tensor,
@@ -81,8 +90,9 @@ def launch_forward(
 ) -> None:
     """Fills ``normed``, ``summed`` where there is one, and fp32 ``statistics`` ``[2, P]``."""
     num_rows, width = branch.shape
-    settings = launch_settings("residual_norm_forward", width, branch.dtype, branch.device)
-    tiling = forward_tiling(width, branch.dtype, settings["num_warps"])
+    dtype = narrowest(branch.dtype, residual.dtype)
+    settings = launch_settings("residual_norm_forward", width, dtype, branch.device)
+    tiling = forward_tiling(width, dtype, settings["num_warps"])
     forward_kernel[(-(-num_rows // tiling.rows),)](
         branch,
         residual,
@@ -102,7 +112,14 @@ def launch_forward(
 
 
 def num_partials(num_rows: int, width: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Returns the number of programs of the backward, each of which stores a partial sum."""
+    """Returns the number of programs of the backward, each of which stores a partial sum.
+
+    Args:
+        num_rows: P.
+        width: H.
+        dtype: the `narrowest` of the gradients' types.
+        device: where they are.
+    """
     settings = launch_settings("residual_norm_backward", width, dtype, device)
     tiling = backward_tiling(width, dtype, settings["num_warps"])
     return min(-(-num_rows // tiling.rows), settings["num_programs"])
@@ -131,7 +148,9 @@ def launch_backward(
     weight, bias and, where there is one, the branch's bias.
     """
     num_rows, width = normed_gradient.shape
-    dtype = normed_gradient.dtype
+    dtype = residual_gradient.dtype
+    if branch_gradient is not None:
+        dtype = narrowest(dtype, branch_gradient.dtype)
     settings = launch_settings("residual_norm_backward", width, dtype, normed_gradient.device)
     tiling = backward_tiling(width, dtype, settings["num_warps"])
     backward_kernel[(partials.shape[0],)](
