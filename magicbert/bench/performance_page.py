@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.bench import suite_record, suite_table
+from magicbert.bench.goals import goals_markdown
 from magicbert.bench.kernels import resources
 from magicbert.records import read_record
 
@@ -25,15 +26,15 @@ def generated(results: Path) -> str:
     Raises:
         UserError: a record is damaged or was edited by hand.
     """
-    parts = []
+    parts, records = [], {}
     for target, title in TARGETS.items():
         for file in sorted(results.glob(f"{target}-*.json")):
-            record = read_record(file, suite_record.SCHEMA)
+            record = records[file.stem] = read_record(file, suite_record.SCHEMA)
             parts.append(part(f"{title}: {device_of(record)}", suite_table.markdown, record))
     aot = results / resources.FILE
     if aot.is_file():
         parts.append(part(AOT_TITLE, aot_markdown, read_record(aot, resources.SCHEMA)))
-    return "\n\n".join(parts)
+    return "\n\n".join([f"## Goals\n\n{goals_markdown(records)}", *parts])
 
 
 def part(
