@@ -20,8 +20,9 @@ UNCACHED_BYTES = {"cuda": 200 << 20, "cpu": 48 << 20}
 MIN_SETS, MAX_SETS = 2, 12
 # A contender may be this many times as far off as plain PyTorch in the inputs' type.
 ALLOWED = 2.0
-# Where that happens to be exact, rounding of the result and of a sum in fp32 are allowed.
-ROUNDINGS, SUM_ROUNDINGS = 1.0, 8.0
+# Where that happens to be nearly exact, rounding of the result and of an fp32 sum over all tokens
+# are allowed.
+ROUNDINGS, SUM_ROUNDINGS = 1.0, 32.0
 FRESH_SEED = 987_654_321
 
 
