@@ -163,6 +163,12 @@ def test_inputs_are_left_alone_and_anchors_get_no_gradient():
     assert all(output.grad is not None for output in outputs)
 
 
+def test_double_precision_is_refused():
+    outputs = blocks((3, 5, 8), torch.float64)
+    with pytest.raises(ValueError, match="use torch for fp64"):
+        triton_sums(outputs, outputs, None)
+
+
 def test_the_same_bits_every_time():
     outputs, anchors = (
         blocks((5, 40, 64), torch.float32),

@@ -218,6 +218,11 @@ def test_the_references_gradient_is_its_derivative(dropout):
     )
 
 
+def test_double_precision_is_refused():
+    with pytest.raises(ValueError, match="use torch for fp64"):
+        triton_form(draw((3, 8), torch.float64), draw((8,), torch.float64))
+
+
 def test_the_operator_is_registered_as_pytorch_wants_it():
     inner = draw((3, 8), torch.float32).requires_grad_()
     bias = draw((8,), torch.float32, seed=2).requires_grad_()

@@ -76,7 +76,13 @@ sums_and_gradients.register_autograd(_hand_out_gradients, setup_context=_keep_gr
 def alignment_sums_triton(
     outputs: Sequence[Tensor], anchors: Sequence[Tensor], valid: Tensor | None, expected: float
 ) -> Tensor:
-    """Returns fp32 ``[num_blocks]``; see `magicbert_kernels.alignment_loss.alignment_sums`."""
+    """Returns fp32 ``[num_blocks]``; see `magicbert_kernels.alignment_loss.alignment_sums`.
+
+    Raises:
+        ValueError: the blocks are fp64, which the kernel would round.
+    """
+    if outputs[0].dtype == torch.float64:
+        raise ValueError("the triton backend computes in fp32: use torch for fp64")
     constants = [anchor.detach() for anchor in anchors]
     if not torch.is_grad_enabled() or not any(output.requires_grad for output in outputs):
         return cast(Tensor, sums_alone(list(outputs), constants, valid))

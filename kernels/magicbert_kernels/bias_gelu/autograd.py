@@ -87,5 +87,11 @@ forward.register_autograd(_differentiate, setup_context=_keep_inputs)
 def bias_gelu_triton(
     inner: Tensor, bias: Tensor, seed: Tensor | None, stream: int, dropout: float
 ) -> Tensor:
-    """Returns ``Dropout(GELU(inner + bias))``; see `magicbert_kernels.bias_gelu.bias_gelu`."""
+    """Returns ``Dropout(GELU(inner + bias))``; see `magicbert_kernels.bias_gelu.bias_gelu`.
+
+    Raises:
+        ValueError: an argument is fp64, which the kernels would round.
+    """
+    if torch.float64 in (inner.dtype, bias.dtype):
+        raise ValueError("the triton backend computes in fp32: use torch for fp64")
     return cast(Tensor, forward(inner, bias, seed, stream, dropout))
