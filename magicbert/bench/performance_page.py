@@ -30,7 +30,8 @@ def generated(results: Path) -> str:
     for target, title in TARGETS.items():
         for file in sorted(results.glob(f"{target}-*.json")):
             record = records[file.stem] = read_record(file, suite_record.SCHEMA)
-            parts.append(part(f"{title}: {device_of(record)}", suite_table.markdown, record))
+            heading = f"{title}: {device_of(record)} (`{file.name}`)"
+            parts.append(part(heading, suite_table.markdown, record))
     aot = results / resources.FILE
     if aot.is_file():
         parts.append(part(AOT_TITLE, aot_markdown, read_record(aot, resources.SCHEMA)))
