@@ -28,7 +28,7 @@ def generated(results: Path) -> str:
     """
     parts, records = [], {}
     for target, title in TARGETS.items():
-        for file in sorted(results.glob(f"{target}-*.json")):
+        for file in sorted(results.glob(f"{target}-*.json"), key=lambda file: file.stem):
             record = records[file.stem] = read_record(file, suite_record.SCHEMA)
             heading = f"{title}: {device_of(record)} (`{file.name}`)"
             parts.append(part(heading, suite_table.markdown, record))
