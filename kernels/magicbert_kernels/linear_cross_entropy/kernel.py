@@ -60,6 +60,8 @@ def rows_kernel(
             columns = start + tl.arange(0, TILE_V)
             inside = columns < padded_size
             values = tl.load(logits_P + columns, mask=inside, other=0.0).to(tl.float32)
+            # Nobody reads what stands behind the vocabulary, but its exponential may overflow.
+            values = tl.where(columns < vocab_size, values, -float("inf"))
             shares = tl.exp(values - largest) * scale
             gradient = tl.where(columns == label, shares - 1.0, shares)
             tl.store(logits_P + columns, gradient.to(logits_P.dtype.element_ty), mask=inside)
