@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from magicbert_kernels.alignment_loss import alignment_sums_reference
 from toy_tenant import ToySource, ToySupernet, toy_space
 
 from magicbert.errors import UserError
@@ -117,3 +118,32 @@ def test_backend_is_chosen_by_name(monkeypatch):
     assert alignment_backend("torch", cpu) == "torch"
     with pytest.raises(UserError, match=r"training\.backend.*triton.*'cpu'.*auto or torch"):
         alignment_backend("triton", cpu)
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_torch_backend_is_the_reference(dtype, is_masked):
+    generator = torch.Generator().manual_seed(3)
+    outputs = [torch.randn(5, 7, 24, generator=generator).to(dtype) for _ in range(3)]
+    anchors = [torch.randn(5, 7, 24, generator=generator).to(dtype) for _ in range(3)]
+    valid = torch.rand(5, 7, generator=generator) < 0.6 if is_masked else None
+    if valid is not None:
+        outputs[0][~valid], anchors[1][~valid] = torch.nan, torch.inf
+    found = []
+    for function in (alignment_sums_reference, lambda *given: alignment_sums(*given, "torch")):
+        leaves = [output.clone().requires_grad_() for output in outputs]
+        sums = function(leaves, anchors, valid)
+        factors = torch.tensor([0.5, 1.0, 3.0], dtype=sums.dtype)
+        found.append((sums.detach(), *torch.autograd.grad((sums * factors).sum(), leaves)))
+    for ours, reference in zip(*found[::-1], strict=True):
+        assert ours.dtype == reference.dtype
+        torch.testing.assert_close(ours, reference)
+
+
+def test_the_torch_backend_takes_any_shape_and_nothing():
+    for shape in ((8,), (0, 8), (3, 0, 8), (2, 3, 1)):
+        leaf = torch.ones(shape, requires_grad=True)
+        (total,) = alignment_sums([leaf], [torch.zeros(shape)], None, "torch")
+        assert float(total) == pytest.approx(leaf.numel() / shape[-1])
+        total.backward()
+        assert torch.equal(leaf.grad, torch.full(shape, 2.0 / shape[-1]))

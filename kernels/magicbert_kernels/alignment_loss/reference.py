@@ -1,4 +1,4 @@
-"""The alignment sums in plain PyTorch: what the kernel must equal, and the ``torch`` backend."""
+"""The alignment sums in plain PyTorch: what kernel and ``torch`` backend must equal."""
 
 from __future__ import annotations
 
