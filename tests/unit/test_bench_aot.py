@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-import pytest
-from magicbert_kernels.ahead_of_time import Compilation
+from pathlib import Path
 
-from magicbert.bench.kernels.resources import HEAD, origin, streamed_widths, table_rows
+import pytest
+import torch
+from magicbert_kernels.ahead_of_time import (
+    ARCHITECTURES,
+    DTYPES,
+    Compilation,
+    compilations_of,
+    kernel_packages,
+)
+
+from magicbert.bench.kernels.resources import (
+    FILE,
+    HEAD,
+    SCHEMA,
+    origin,
+    streamed_widths,
+    table_rows,
+)
 from magicbert.cli import parse
 from magicbert.config.reading import load_config
 from magicbert.config.roots import BenchConfig
+from magicbert.records import read_record
+
+ROOT = Path(__file__).parents[2]
 
 
 def row(kernel: str, dtype: str, architecture: str, registers: int) -> dict[str, object]:
@@ -60,3 +79,12 @@ def test_the_interpreter_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(resources, "compile_for", refuse)
     with pytest.raises(resources.UserError, match=r"kernels\.aot: nothing compiles"):
         resources.compiled_record()
+
+
+def test_the_published_record_has_every_kernel_and_no_spill():
+    record = read_record(ROOT / "benchmarks" / "results" / FILE, SCHEMA)
+    names = {c.kernel for p in kernel_packages() for c in compilations_of(p, torch.bfloat16)}
+    assert {row["kernel"] for row in record["rows"]} == names
+    assert len(record["rows"]) == len(names) * len(DTYPES) * len(ARCHITECTURES)
+    assert len(record["commit"]) == 40
+    assert not any(row["spill_bytes"] or row["stack_bytes"] for row in record["rows"])
