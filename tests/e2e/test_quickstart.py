@@ -64,7 +64,8 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     run = tmp_path / "runs" / "chain"
-    for stage, (file, schema) in RESULTS.items():
+    for stage in RESULTS.keys() & set(CHAIN):
+        file, schema = RESULTS[stage]
         read_record(run / stage / file, schema)
         assert (run / stage / "config.yaml").exists()
         assert json.loads((run / stage / "environment.json").read_text())["packages"]["torch"]

@@ -31,7 +31,8 @@ def test_the_generated_part_is_renewed_and_the_rest_is_kept(tmp_path):
 
     record = read_record(tmp_path / "page.json", "magicbert/results/1")
     stages = {row["stage"]: row["result"] for row in record["rows"]}
-    assert set(stages) == {"prepare", "pretrain", "search", "retrain", "finetune"}
+    analyses = {"analyze-interference", "analyze-sampler"}
+    assert set(stages) == {"prepare", "pretrain", "search", "retrain", "finetune"} | analyses
     gap = stages["pretrain"]["unigram_entropy"] - stages["pretrain"]["valid_loss"]
     assert f"**{gap:.3f} nats below** it" in text
     for row in stages["finetune"]["summary"]:

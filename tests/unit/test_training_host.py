@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import subprocess
 import sys
 
@@ -14,9 +13,9 @@ from magicbert.training.starting import environment, native_bf16
 from magicbert.training.starting.native_bf16 import has_native_bf16
 
 FAULTS = """
-import resource, torch
+import resource, sys, torch
 from magicbert.training.starting.host_memory import keep_freed_memory
-keeps = keep_freed_memory()
+keeps = keep_freed_memory() if sys.argv[1] == "keep" else True
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -29,15 +28,17 @@ print(int(keeps), faults() * resource.getpagesize())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_not_asked_for_again():
-    assert resource.getpagesize() > 0
-    done = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120, check=True
-    )
-    keeps, faulted_bytes = map(int, done.stdout.split())
-    if not keeps:
-        pytest.skip("this C library has no mallopt")
-    # Five tensors of 48 MB; given back each time they would fault in 240 MB.
-    assert faulted_bytes < 12_000_000
+    faulted_bytes = {}
+    for way in ("keep", "as it comes"):
+        command = [sys.executable, "-c", FAULTS, way]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        can_keep, faulted_bytes[way] = map(int, done.stdout.split())
+        if not can_keep:
+            pytest.skip("this C library has no mallopt")
+    # Five tensors of 48 MB; given back each time they fault in 240 MB. A system that is short of
+    # memory may take some of what is kept.
+    assert faulted_bytes["as it comes"] > 200_000_000
+    assert faulted_bytes["keep"] < faulted_bytes["as it comes"] / 2
 
 
 @pytest.mark.parametrize(
