@@ -84,7 +84,8 @@ def loss_plot(
                 xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=10,
             )  # fmt: skip
         axes[0].set_ylabel("loss, nats per masked token")
-        axes[0].legend(loc="upper right", ncols=max(1, min(3, len(curves))))
+        if axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend(loc="upper right", ncols=max(1, min(3, len(curves))))
         if rows == 2:
             axes[1].plot(*alignment, color=CURVES[3], linewidth=1.2)
             axes[1].set_ylabel("alignment")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from magicbert.config.roots import AnalyzeConfig
-from magicbert.records import write_record, write_text_atomically
+from magicbert.records import read_record, write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
 from magicbert.run_lock import alone_in
 from magicbert.stages import analyze_interference, analyze_sampler
@@ -32,7 +32,18 @@ def run(config: AnalyzeConfig) -> None:
     """
     analysis = TARGETS[config.target]
     folder = stage_folder(config.run, f"analyze-{config.target}")
-    with alone_in(folder), Trail(folder, config):
+    with alone_in(folder):
+        former = read_record(folder / RESULT, SCHEMA) if (folder / RESULT).is_file() else None
+        if analysis.is_known(config, former):
+            LOGGER.info("analysis is finished already: %s", folder / RESULT)
+            return
+        analyse_in(folder, config)
+
+
+def analyse_in(folder: Path, config: AnalyzeConfig) -> None:
+    """Analyses in a folder that no other process works in."""
+    analysis = TARGETS[config.target]
+    with Trail(folder, config):
         result: Mapping[str, Any] = {"target": config.target, **analysis.analyse(config)}
         write_record(folder / RESULT, SCHEMA, dict(result))
         for title, head, rows in analysis.tables(result):

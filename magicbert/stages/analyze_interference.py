@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bootstrap import estimate
+from magicbert.config.reading import to_tree
 from magicbert.config.roots import AnalyzeConfig
 from magicbert.config.sections import InterferenceSection
 from magicbert.errors import UserError
@@ -46,10 +47,19 @@ def analyse(config: AnalyzeConfig) -> dict[str, Any]:
     operators = setting.operators or supernet.space.layers[setting.shared_layer - 1]
     return {
         "origin": trained.origin,
-        "setting": dataclasses.asdict(setting),
+        "setting": to_tree(setting),
         "candidates": list(supernet.space.layers[setting.differing_layer - 1]),
         "operators": [examine(examination, name, setting) for name in operators],
     }
+
+
+def is_known(config: AnalyzeConfig, former: Mapping[str, Any] | None) -> bool:
+    """Returns whether a result of the same setting, weights and data stands already."""
+    if former is None or former["setting"] != to_tree(config.interference):
+        return False
+    rows, seed = config.interference.rows_per_batch, config.interference.seed
+    origin = open_trained(config.run, rows_per_batch=rows, seed=seed).origin
+    return bool(former["origin"] == origin)
 
 
 def check_layers(space: SearchSpace, setting: InterferenceSection) -> None:

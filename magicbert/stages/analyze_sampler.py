@@ -30,6 +30,11 @@ def analyse(config: AnalyzeConfig) -> dict[str, Any]:
     }
 
 
+def is_known(config: AnalyzeConfig, former: Mapping[str, Any] | None) -> bool:
+    """Never: seconds of arithmetic are not worth looking for what they depended on."""
+    return False
+
+
 def walks_of(config: AnalyzeConfig) -> Iterator[tuple[str, SearchSpace, int]]:
     """Yields name, space and k: of the run's MAGIC-T pretraining if it has one, and the presets."""
     folder = pretrain_folder(config.run)

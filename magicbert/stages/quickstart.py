@@ -14,6 +14,7 @@ from rich.table import Table
 
 from magicbert.config.reading import load_config
 from magicbert.config.roots import (
+    AnalyzeConfig,
     ExportConfig,
     FinetuneConfig,
     PrepareConfig,
@@ -32,6 +33,7 @@ from magicbert.trail import run_folder, stage_folder
 CHAIN: dict[str, type[Any]] = {
     "prepare": PrepareConfig,
     "pretrain": PretrainConfig,
+    "analyze": AnalyzeConfig,
     "search": SearchConfig,
     "retrain": RetrainConfig,
     "export": ExportConfig,
@@ -40,6 +42,9 @@ CHAIN: dict[str, type[Any]] = {
 }
 # The stages that each retrained model passes on its own.
 LABELLED = ("retrain", "export", "finetune")
+# The stages that a folder may leave out, and those that stop at a time limit.
+OPTIONAL = ("analyze",)
+TIMED = ("pretrain", "retrain")
 
 
 def run(config: QuickstartConfig) -> None:
@@ -91,6 +96,8 @@ def planned_stages(config: QuickstartConfig) -> Iterator[tuple[str, str]]:
     files = Path(config.configs).glob("retrain-*.yaml")
     labels = sorted(file.stem.removeprefix("retrain-") for file in files)
     for verb in CHAIN:
+        if verb in OPTIONAL and not (Path(config.configs) / f"{verb}.yaml").is_file():
+            continue
         if labels and verb in LABELLED:
             yield from ((verb, label) for label in labels)
         else:
@@ -99,11 +106,10 @@ def planned_stages(config: QuickstartConfig) -> Iterator[tuple[str, str]]:
 
 def is_finished(verb: str, run: RunSection) -> bool:
     """Returns whether a stage came to its end; one with a time limit may have stopped before."""
-    if verb not in RESULTS:
+    if verb not in TIMED:
         return True
     file, schema = RESULTS[verb]
-    folder = run_folder(run) / "prepare" if verb == "prepare" else stage_folder(run, verb)
-    return bool(read_record(folder / file, schema).get("finished", True))
+    return bool(read_record(stage_folder(run, verb) / file, schema)["finished"])
 
 
 def show_results(console: Console, config: QuickstartConfig, records: RunRecords) -> None:

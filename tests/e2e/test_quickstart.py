@@ -16,9 +16,10 @@ from magicbert.report.reading import RESULTS, read_run
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "tiny"
-CHAIN = ("prepare", "pretrain", "search", "retrain", "export", "finetune", "report")
+CHAIN = ("prepare", "pretrain", "analyze", "search", "retrain", "export", "finetune", "report")
 FEW_STEPS = {"num_steps": 6, "rows_per_step": 8, "rows_per_micro_batch": 4, "log_every": 2,
              "evaluate_every": 3, "num_eval_batches": 2, "checkpoint_every": 3}  # fmt: skip
+FOLDERS = {"analyze": "analyze-interference"}
 SMALLER: dict[str, dict[str, dict[str, Any]]] = {
     "prepare": {"corpus": {"max_documents": 300}, "tokenizer": {"vocab_size": 600}},
     "pretrain": {
@@ -27,6 +28,7 @@ SMALLER: dict[str, dict[str, dict[str, Any]]] = {
         "alignment": {"every": 3},
         "training": FEW_STEPS,
     },
+    "analyze": {"interference": {"num_contexts": 2, "num_batches": 1, "rows_per_batch": 4}},
     "search": {
         "search": {"num_rounds": 1, "samples_per_round": 4, "num_finalists": 3,
                    "num_dev_batches": 1, "num_final_batches": 1}
@@ -66,9 +68,10 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
     run = tmp_path / "runs" / "chain"
     for stage in RESULTS.keys() & set(CHAIN):
         file, schema = RESULTS[stage]
-        read_record(run / stage / file, schema)
-        assert (run / stage / "config.yaml").exists()
-        assert json.loads((run / stage / "environment.json").read_text())["packages"]["torch"]
+        folder = run / FOLDERS.get(stage, stage)
+        read_record(folder / file, schema)
+        assert (folder / "config.yaml").exists()
+        assert json.loads((folder / "environment.json").read_text())["packages"]["torch"]
     for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
         assert (run / "export" / name).exists()
     page = (run / "report.html").read_text(encoding="utf-8")
@@ -87,8 +90,8 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
 
     shown = done.stdout
     for number, verb in enumerate(CHAIN, start=1):
-        assert f"{number}/7 {verb}" in shown
-    assert winner["architecture"] in shown.split("7/7 report")[1]
+        assert f"{number}/{len(CHAIN)} {verb}" in shown
+    assert winner["architecture"] in shown.split("8/8 report")[1]
     assert "report.html" in shown
     assert "export" in shown
 
@@ -96,6 +99,7 @@ def test_quickstart_runs_the_whole_chain_and_only_once(tmp_path):
     again = quickstart(configs, tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert before == {file: file.stat().st_mtime_ns for file in run.glob("*/*/model.safetensors")}
+    assert "analysis is finished already" in again.stdout + again.stderr
     assert "step 2/6" not in again.stdout, "a finished stage was run again"
 
 

@@ -83,12 +83,25 @@ def test_interference_of_every_shared_operator(root, capsys):
     assert (root / "tiny" / "analyze-interference" / "matrices.svg").is_file()
 
 
+def test_what_is_known_is_not_measured_again(root, caplog):
+    analyze.run(config(root, "interference", operators=("mha2",)))
+    place = root / "tiny" / "analyze-interference" / "result.json"
+    before = place.stat().st_mtime_ns
+    with caplog.at_level("INFO", "magicbert"):
+        analyze.run(config(root, "interference", operators=("mha2",)))
+    assert "finished already" in caplog.text
+    assert place.stat().st_mtime_ns == before
+    analyze.run(config(root, "interference", operators=("mha4",)))
+    assert place.stat().st_mtime_ns > before
+
+
 def test_the_same_seed_gives_the_same_figures(root):
     figures = []
-    for _ in range(2):
-        analyze.run(config(root, "interference", operators=("ffn",), seed=4))
+    for seed in (4, 9, 4):
+        analyze.run(config(root, "interference", operators=("ffn",), seed=seed))
         figures.append(result(root, "interference")["operators"])
-    assert figures[0] == figures[1]
+    assert figures[0] == figures[2]
+    assert figures[0] != figures[1]
 
 
 def test_the_walk_of_the_run_and_of_the_shipped_spaces(root, capsys):

@@ -28,6 +28,12 @@ def test_a_plain_folder_is_the_chain_itself(tmp_path):
     assert chain_of(write(tmp_path)) == [(verb, "") for verb in CHAIN]
 
 
+def test_the_analysis_can_be_left_out(tmp_path):
+    write(tmp_path)
+    (tmp_path / "analyze.yaml").unlink()
+    assert chain_of(tmp_path) == [(verb, "") for verb in CHAIN if verb != "analyze"]
+
+
 def test_each_labelled_retraining_is_exported_and_fine_tuned(tmp_path):
     write(tmp_path)
     (tmp_path / "retrain.yaml").unlink()
@@ -36,7 +42,8 @@ def test_each_labelled_retraining_is_exported_and_fine_tuned(tmp_path):
     (tmp_path / "finetune-b.yaml").write_text("finetune: {batch_size: 7}\n")
     stages = chain_of(tmp_path)
     several = [(verb, label) for verb in ("retrain", "export", "finetune") for label in "ab"]
-    assert stages == [("prepare", ""), ("pretrain", ""), ("search", ""), *several, ("report", "")]
+    first = [(verb, "") for verb in ("prepare", "pretrain", "analyze", "search")]
+    assert stages == [*first, *several, ("report", "")]
     configs = {
         (verb, config.run.label): config
         for verb, config in read_chain(QuickstartConfig(configs=str(tmp_path)))
