@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NUM_RESAMPLES = 2000
-TAIL_PERCENT = 2.5
+from magicbert.bootstrap import estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +42,8 @@ def paired_ratio(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]
 
 def spread(values: Sequence[float]) -> Spread:
     """Returns the median of some figures, a round each, and its interval; there is at least one."""
-    figures = np.array(values)
-    # A fixed seed: the same figures give the same interval.
-    draws = np.random.default_rng(0).integers(len(figures), size=(NUM_RESAMPLES, len(figures)))
-    medians = np.median(figures[draws], axis=1)
-    low, high = np.percentile(medians, [TAIL_PERCENT, 100 - TAIL_PERCENT])
-    return Spread(float(np.median(figures)), float(low), float(high))
+    found = estimate(values, np.median)
+    return Spread(found.value, found.low, found.high)
 
 
 def median_of(rounds: Sequence[Sequence[float]]) -> float:

@@ -21,7 +21,6 @@ from magicbert.interference.children import (
     with_operators,
 )
 from magicbert.interference.passage import (
-    dropout_off,
     gradient_cosines,
     pass_through,
     state_cosines,
@@ -29,6 +28,7 @@ from magicbert.interference.passage import (
 from magicbert.space import Architecture
 from magicbert.space.randomness import keyed_generator
 from magicbert.supernet.objective import Objective
+from magicbert.supernet.scoring import dropout_off
 from magicbert.supernet.supernet import Supernet
 
 MEASURES = ("gradient", "input", "output")

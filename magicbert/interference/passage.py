@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,16 +99,3 @@ def state_cosines(states: Sequence[Tensor], valid: Tensor | None) -> Tensor:
     gram = GramMatrix(len(kept))
     gram.add(torch.stack([state.flatten() for state in kept]))
     return gram.cosines()
-
-
-@contextmanager
-def dropout_off(supernet: Supernet, paths: Iterable[Architecture]) -> Iterator[None]:
-    """Runs the block with paths in eval mode, gradients as they are; own modes come back."""
-    parts = {part: part.training for path in paths for part in supernet.path_modules(path)}
-    for part in parts:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in parts.items():
-            part.training = mode

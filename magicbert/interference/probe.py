@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from magicbert.interference.gram import GramMatrix
-from magicbert.interference.passage import dropout_off
 from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
+from magicbert.supernet.scoring import dropout_off
 from magicbert.supernet.supernet import Supernet
 
 

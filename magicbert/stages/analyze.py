@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from magicbert.config.roots import AnalyzeConfig
 from magicbert.records import read_record, write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
 from magicbert.run_lock import alone_in
 from magicbert.stages import analyze_interference, analyze_sampler
+from magicbert.stages.tables import show_table
 from magicbert.trail import Trail, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -47,7 +44,7 @@ def analyse_in(folder: Path, config: AnalyzeConfig) -> None:
         result: Mapping[str, Any] = {"target": config.target, **analysis.analyse(config)}
         write_record(folder / RESULT, SCHEMA, dict(result))
         for title, head, rows in analysis.tables(result):
-            show(title, head, rows)
+            show_table(head, rows, title)
         write_pictures(folder, analysis.pictures(result))
         LOGGER.info("analysis finished: %s", folder / RESULT)
 
@@ -57,17 +54,3 @@ def write_pictures(folder: Path, pictures: Mapping[str, str]) -> None:
     for name, svg in pictures.items():
         write_text_atomically(folder / f"{name}.svg", standing_alone(svg))
         LOGGER.info("picture: %s", folder / f"{name}.svg")
-
-
-def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table on a terminal, lines separated by tabs elsewhere."""
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        print(title)
-        for row in [head, *rows]:
-            print("\t".join(row))
-        return
-    table = Table(*head, title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from magicbert.config.roots import BenchConfig
 from magicbert.records import write_record
+from magicbert.stages.tables import show_table
 from magicbert.trail import stage_folder
 
 if TYPE_CHECKING:
@@ -38,7 +34,7 @@ def run_engine(config: BenchConfig) -> None:
         return
     start_ranks(config)
     record = open_record(record_file(config), config.engine)
-    show(table_rows(record), HEAD)
+    show_table(HEAD, table_rows(record))
     print(f"load average of the machine: {load_range(record)}")
     if config.publish:
         write_record(Path(config.publish), SCHEMA, record)
@@ -63,7 +59,7 @@ def run_compilations(config: BenchConfig) -> None:
     from magicbert.bench.kernels.resources import table_rows as resource_rows
 
     record = compiled_record()
-    show(resource_rows(record), HEAD)
+    show_table(HEAD, resource_rows(record))
     print(f"\n{origin(record)}")
     file = Path(config.publish) if config.publish else stage_folder(config.run, "bench") / FILE
     write_record(file, SCHEMA, record)
@@ -102,23 +98,10 @@ def run_suite_target(suite: Suite, config: BenchConfig) -> None:
     record = run_suite(suite, config)
     for table in tables(record):
         print(f"\n{table.title}")
-        show(table.lines, table.head)
+        show_table(table.head, table.lines)
         for name, reason in table.absent.items():
             print(f"not timed: {name}: {reason}")
     print(f"\n{origin(record)}")
     if config.publish:
         write_record(Path(config.publish), SCHEMA, record)
     print(f"record: {config.publish or record_file(suite, config)}")
-
-
-def show(rows: Sequence[tuple[str, ...]], head: tuple[str, ...]) -> None:
-    """Prints a table on a terminal, lines separated by tabs elsewhere."""
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        for row in [head, *rows]:
-            print("\t".join(row))
-        return
-    table = Table(*head, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

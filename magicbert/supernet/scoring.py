@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,21 +51,27 @@ class Score:
 
 
 @contextmanager
-def evaluation_mode(supernet: Supernet, architecture: Architecture) -> Iterator[None]:
-    """Runs the block in eval mode without gradients; every module's own mode comes back.
+def dropout_off(supernet: Supernet, paths: Iterable[Architecture]) -> Iterator[None]:
+    """Runs the block with the paths in eval mode; every module's own mode comes back.
 
-    Only what the path runs is switched: a walk over every operator of a large space would cost
+    Only what the paths run is switched: a walk over every operator of a large space would cost
     as much as the forward it is for.
     """
-    modes = [(part, part.training) for part in supernet.path_modules(architecture)]
-    for part, _ in modes:
+    parts = {part: part.training for path in paths for part in supernet.path_modules(path)}
+    for part in parts:
         part.training = False
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        for part, mode in modes:
+        for part, mode in parts.items():
             part.training = mode
+
+
+@contextmanager
+def evaluation_mode(supernet: Supernet, architecture: Architecture) -> Iterator[None]:
+    """Runs the block without dropout and without gradients."""
+    with dropout_off(supernet, (architecture,)), torch.no_grad():
+        yield
 
 
 def score(

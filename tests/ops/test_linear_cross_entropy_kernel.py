@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from kernel_cases import run_cases
 from magicbert_kernels.linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_reference,
 )
 
-ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).with_name("linear_cross_entropy_kernel_cases.py")
-
-
-def run_cases(interpret: str) -> int:
-    """Returns how many cases passed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": interpret, "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    match = re.search(r"(\d+) passed", done.stdout)
-    return int(match.group(1)) if match else 0
 
 
 def test_kernel_in_the_interpreter():
     pytest.importorskip("triton")
-    assert run_cases("1") >= 65
+    assert run_cases(CASES, interpret=True)["passed"] >= 65
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kernel_on_the_gpu():
-    assert run_cases("0") >= 65
+    assert run_cases(CASES, interpret=False)["passed"] >= 65
 
 
 def test_the_reference_is_differentiable():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import run_cases
 from magicbert_kernels.mixed_operators import (
     OperatorRows,
     grouped_linear,
@@ -27,7 +24,6 @@ from magicbert_kernels.mixed_operators.grouped_linear import (
     takes_grouped_product,
 )
 
-ROOT = Path(__file__).parents[2]
 CASES = [
     Path(__file__).with_name(f"{name}_cases.py")
     for name in ("mixed_operators_kernel", "mixed_layer")
@@ -36,33 +32,14 @@ CPU = torch.device("cpu")
 NUM_CASES = 66
 
 
-def run_cases(interpret: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, CASES)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": interpret, "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    return done.stdout
-
-
-def num_passed(output: str) -> int:
-    match = re.search(r"(\d+) passed", output)
-    return int(match.group(1)) if match else 0
-
-
 def test_kernels_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    assert num_passed(run_cases("1")) >= NUM_CASES
+    assert run_cases(*CASES, interpret=True)["passed"] >= NUM_CASES
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kernels_on_the_gpu() -> None:
-    assert num_passed(run_cases("0")) >= NUM_CASES
+    assert run_cases(*CASES, interpret=False)["passed"] >= NUM_CASES
 
 
 def inputs(
