@@ -17,7 +17,7 @@ from magicbert_kernels.launch_table import trying
 from magicbert_kernels.philox import draw_seed, dropout_reference, keep_mask_reference
 from magicbert_kernels.residual_norm import residual_norm
 from magicbert_kernels.residual_norm.autograd import forward_operator
-from magicbert_kernels.residual_norm.launch import (
+from magicbert_kernels.residual_norm.launches import (
     Dropout,
     launch_backward,
     launch_forward,

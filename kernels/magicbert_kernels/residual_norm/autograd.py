@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magicbert_kernels.residual_norm.launch import (
+from magicbert_kernels.residual_norm.launches import (
     Dropout,
     launch_backward,
     launch_forward,

@@ -8,12 +8,9 @@ from typing import Any
 import torch
 
 from magicbert_kernels.ahead_of_time import TRITON_TYPES, ArgumentType, Compilation
-from magicbert_kernels.residual_norm.kernel import (
-    backward_kernel,
-    forward_kernel,
-    reduction_kernel,
-)
-from magicbert_kernels.residual_norm.launch import (
+from magicbert_kernels.residual_norm.backward_kernel import backward_kernel, reduction_kernel
+from magicbert_kernels.residual_norm.kernel import forward_kernel
+from magicbert_kernels.residual_norm.launches import (
     REDUCTION_TILE_COLUMNS,
     REDUCTION_TILE_PARTIALS,
     REDUCTION_WARPS,

@@ -13,11 +13,8 @@ from torch import Tensor
 
 from magicbert_kernels.launch_table import launch_settings
 from magicbert_kernels.philox import threshold_bits
-from magicbert_kernels.residual_norm.kernel import (
-    backward_kernel,
-    forward_kernel,
-    reduction_kernel,
-)
+from magicbert_kernels.residual_norm.backward_kernel import backward_kernel, reduction_kernel
+from magicbert_kernels.residual_norm.kernel import forward_kernel
 from magicbert_kernels.residual_norm.tiling import Tiling, choose_tiling
 
 # What a lane may hold of a row, by bytes of an element: above it, registers spill.
