@@ -272,3 +272,16 @@ def test_more_elements_than_an_int32_counts():
     launch_rows(logits, 30_522, labels, losses, hits, True)
     torch.testing.assert_close(losses[-1].item(), torch.tensor(30_522.0).log().item())
     assert logits[-1, 0].item() == pytest.approx(-1.0, abs=1e-2)
+
+
+def test_of_equal_logits_the_first_counts_wherever_it_stands():
+    """The two largest stand in different tiles of the vocabulary."""
+    bias = torch.zeros(4600, device=DEVICE)
+    bias[[10, 4500]] = 3.0
+    hidden, weight = torch.zeros(2, 8, device=DEVICE), torch.zeros(4600, 8, device=DEVICE)
+    labels = torch.tensor([10, 4500], device=DEVICE)
+    for chosen, correct in ((labels[:1], 1), (labels[1:], 0), (labels, 1)):
+        _, found = linear_cross_entropy(
+            hidden[: len(chosen)], weight, bias, chosen, backend="triton"
+        )
+        assert int(found) == correct
