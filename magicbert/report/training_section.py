@@ -20,6 +20,8 @@ METHODS = {
     ("magic-t", False): "MAGIC-T",
     ("uniform", True): "MAGIC-A over uniform sampling",
     ("magic-t", True): "MAGIC-AT",
+    ("strict-fair", False): "strictly fair sampling",
+    ("strict-fair", True): "MAGIC-A over strictly fair sampling",
 }
 
 

@@ -1,4 +1,4 @@
-"""Which path is trained at each step: uniform (SPOS) or gradually changing (MAGIC-T).
+"""Which path is trained at each step: uniform (SPOS), gradually changing (MAGIC-T), strictly fair.
 
 A path is a pure function of (seed, step) and of the path before it, so every rank and every
 micro-batch of a step agrees without a message, and a resumed run continues the same walk.
@@ -94,8 +94,43 @@ class MagicTSampler:
         return choices[int(generator.integers(len(choices)))]
 
 
+class StrictFairSampler:
+    """Strict fairness: a layer of C candidates takes each exactly once in every C steps.
+
+    Each round of a layer is a random permutation of its candidates, a pure function of (seed,
+    round, layer); layers are permuted independently, so a single path is uniform. Layers of
+    different sizes have rounds of their own length.
+
+    FairNAS (Chu et al., 2019, 3.2) draws the same permutations, but adds up the gradients of the C
+    paths of a round and makes one update. Here every path gets an optimizer step of its own: a
+    step costs what it costs with other samplers and the weights move between the paths of a round.
+
+    Args:
+        space: live candidates per layer.
+        seed: with round and layer, it decides the permutation.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int) -> None:
+        self.space = space
+        self.seed = seed
+
+    def next(self, step: int, previous: Architecture | None) -> Architecture:
+        """Returns the path of ``step``; ``previous`` is not used."""
+        return Architecture(
+            tuple(self._turn(layer, names, step) for layer, names in enumerate(self.space.layers))
+        )
+
+    def _turn(self, layer: int, names: tuple[str, ...], step: int) -> str:
+        """Returns the candidate of a layer whose turn it is."""
+        number, turn = divmod(step, len(names))
+        generator = keyed_generator(self.seed, f"strict-fair/{layer}", number)
+        return names[int(generator.permutation(len(names))[turn])]
+
+
 def build_sampler(section: SamplingSection, space: SearchSpace, seed: int) -> PathSampler:
     """Returns the sampler that a configuration asks for."""
     if section.method == "uniform":
         return UniformSampler(space, seed)
+    if section.method == "strict-fair":
+        return StrictFairSampler(space, seed)
     return MagicTSampler(space, seed, section.num_changes)

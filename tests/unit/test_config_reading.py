@@ -47,7 +47,7 @@ def problems_of(kind: type, text: str, tmp_path: Path, **overrides: str) -> tupl
         ("model: {dropout: 1e999}", "model.dropout", "finite number, got inf"),
         ("model: {dropout: '0.1'}", "model.dropout", "finite number, got '0.1'"),
         ("model: {dropout: true}", "model.dropout", "finite number, got True"),
-        ("sampling: {method: magic}", "sampling.method", "must be one of uniform, magic-t"),
+        ("sampling: {method: magic}", "sampling.method", "must be one of uniform, magic-t, strict"),
         ("training: {zero_stage: 4}", "training.zero_stage", "must be one of 0, 1, 2, 3"),
         ("training: {zero_stage: '1'}", "training.zero_stage", "must be one of 0, 1, 2"),
         ("training: {zero_stage: true}", "training.zero_stage", "must be one of 0, 1, 2"),

@@ -13,7 +13,7 @@ from magicbert.supernet.sampling import build_sampler
 SPACE = SearchSpace((("a", "b", "c"), ("a", "b", "c", "d"), ("c",)))
 
 
-@pytest.mark.parametrize("method", ["uniform", "magic-t"])
+@pytest.mark.parametrize("method", ["uniform", "magic-t", "strict-fair"])
 def test_counts_are_those_of_the_paths(method):
     sampler = build_sampler(SamplingSection(method=method), SPACE, 7)
     paths, path = [], None

@@ -105,12 +105,14 @@ def test_walk_becomes_uniform_on_a_small_space():
     assert all(pvalue(t) > 1e-3 for t in (11, 12, 14))
 
 
-@pytest.mark.parametrize("method", ["uniform", "magic-t"])
+@pytest.mark.parametrize("method", ["uniform", "magic-t", "strict-fair"])
 def test_every_operator_is_equally_likely_in_every_layer(method):
     space, draws = space_of(4, 4), 2000
     sampler = build_sampler(SamplingSection(method=method), space, seed=3)
     if method == "uniform":
         paths = [sampler.next(step, None) for step in range(draws)]
+    elif method == "strict-fair":  # the paths of a round are drawn together: one of each
+        paths = [sampler.next(4 * step + step % 4, None) for step in range(draws)]
     else:  # steps of one walk are correlated: independent walkers, well past the mixing time
         paths = [walk(MagicTSampler(space, seed, 1), 24)[-1] for seed in range(draws)]
     for layer, names in enumerate(space.layers):
@@ -120,6 +122,7 @@ def test_every_operator_is_equally_likely_in_every_layer(method):
 
 @pytest.mark.parametrize("section", [
     SamplingSection(method="uniform"), SamplingSection(method="magic-t", num_changes=3),
+    SamplingSection(method="strict-fair"),
 ])  # fmt: skip
 def test_a_path_depends_on_seed_step_and_previous_path_alone(section):
     space = space_of(6, 4)
@@ -133,6 +136,21 @@ def test_a_path_depends_on_seed_step_and_previous_path_alone(section):
     assert in_order == [again[step] for step in range(50)]
     assert in_order != [build_sampler(section, space, 12).next(s, previous) for s in range(50)]
     assert len(set(in_order)) > 30
+
+
+def test_strict_fairness_takes_each_candidate_once_in_every_round():
+    """Layers of one to six candidates: each has rounds of its own length, with exact counts."""
+    space = SearchSpace(tuple(tuple(f"op{i}" for i in range(size)) for size in (4, 1, 6, 2, 3, 4)))
+    sampler = build_sampler(SamplingSection(method="strict-fair"), space, seed=5)
+    paths = [sampler.next(step, None) for step in range(240)]
+    for layer, names in enumerate(space.layers):
+        for start in range(0, len(paths), len(names)):
+            turns = [path[layer] for path in paths[start : start + len(names)]]
+            assert sorted(turns) == sorted(names)
+    # Layers of one size are permuted on their own, and so are the rounds of one layer.
+    first, last = ([path[layer] for path in paths] for layer in (0, 5))
+    assert first != last
+    assert len({tuple(first[start : start + 4]) for start in range(0, 240, 4)}) > 15
 
 
 def test_first_path_is_drawn_from_the_whole_space():

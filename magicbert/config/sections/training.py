@@ -13,8 +13,10 @@ from magicbert.config.fields import option
 class SamplingSection:
     """Which path is trained at each step."""
 
-    method: Literal["uniform", "magic-t"] = option(
-        "uniform", "'uniform' (SPOS) or 'magic-t' (consecutive paths differ in num_changes layers)"
+    method: Literal["uniform", "magic-t", "strict-fair"] = option(
+        "uniform",
+        "'uniform' (SPOS), 'magic-t' (consecutive paths differ in num_changes layers), or "
+        "'strict-fair' (each layer takes each of its C candidates once in every C steps)",
     )
     num_changes: int = option(
         1, "MAGIC-T's k: operators changed from one step to the next", within="[1, 1000]"
