@@ -38,6 +38,16 @@ def stage_folder(run: RunSection, stage: str) -> Path:
     return run_folder(run) / (f"{stage}-{run.label}" if run.label else stage)
 
 
+def own_or_plain_folder(run: RunSection, stage: str) -> Path:
+    """Returns the folder of an earlier stage: of the same label if it is there, else the plain one.
+
+    So models that share a supernet or a search need no copy of it, and those that do not are never
+    mixed up.
+    """
+    labelled = stage_folder(run, stage)
+    return labelled if labelled.is_dir() else run_folder(run) / stage
+
+
 class Trail:
     """Writes ``config.yaml``, ``environment.json``, ``metrics.jsonl`` and ``log.txt``.
 

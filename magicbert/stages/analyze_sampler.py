@@ -12,10 +12,11 @@ from magicbert.config.roots import AnalyzeConfig
 from magicbert.config.sections import SamplerAnalysisSection
 from magicbert.report.analysis_plots import walk_plot
 from magicbert.space import SearchSpace
-from magicbert.stages.trained_supernet import pretrain_folder, read_pretrain_config
+from magicbert.stages.trained_supernet import read_pretrain_config
 from magicbert.supernet.mixing import HammingWalk
 from magicbert.supernet.mixing_bounds import another_operator_bound, coupling_bound, printed_bound
 from magicbert.supernet.walkers import mean_distances, walked_distances
+from magicbert.trail import own_or_plain_folder
 
 DISTANCES = (0.25, 0.1, 0.05, 0.01, 0.001)
 NUM_SIMULATED = 12
@@ -37,7 +38,7 @@ def is_known(config: AnalyzeConfig, former: Mapping[str, Any] | None) -> bool:
 
 def walks_of(config: AnalyzeConfig) -> Iterator[tuple[str, SearchSpace, int]]:
     """Yields name, space and k: of the run's MAGIC-T pretraining if it has one, and the presets."""
-    folder = pretrain_folder(config.run)
+    folder = own_or_plain_folder(config.run, "pretrain")
     if (folder / "config.yaml").is_file():
         former = read_pretrain_config(folder)
         space = resolve_space(former.space, former.model.hidden_size)

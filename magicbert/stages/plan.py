@@ -32,7 +32,7 @@ from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows
 from magicbert.stages.plan_forward import WIDTHS, forward_memory, is_on_gpu
 from magicbert.stages.retrain import choose_architecture
 from magicbert.supernet.anchor import num_references
-from magicbert.trail import run_folder, stage_folder
+from magicbert.trail import own_or_plain_folder, run_folder, stage_folder
 from magicbert.training.path_sparse.groups import (
     SHARED,
     GroupIndex,
@@ -113,7 +113,7 @@ class Planner:
         """The paths that are trained."""
         if isinstance(self.config, PretrainConfig):
             return resolve_space(self.config.space, self.config.model.hidden_size)
-        folder = run_folder(self.config.run) / "search"
+        folder = own_or_plain_folder(self.config.run, "search")
         architecture = choose_architecture(self.config.architecture, folder)
         check_architecture(architecture, self.config.model.hidden_size)
         return SearchSpace.of(architecture)

@@ -13,7 +13,7 @@ from magicbert.errors import UserError
 from magicbert.records import read_record
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.encoder_training import EncoderTraining
-from magicbert.trail import run_folder, stage_folder
+from magicbert.trail import own_or_plain_folder, stage_folder
 
 ARCHITECTURES_SCHEMA = "magicbert/architectures/1"
 # What an architecture can be called by, and the list of the search's result that it stands in.
@@ -26,8 +26,8 @@ def run(config: RetrainConfig) -> None:
     Raises:
         UserError: the architecture is not to be had, or does not fit.
     """
-    root = run_folder(config.run)
-    architecture = choose_architecture(config.architecture, root / "search")
+    search = own_or_plain_folder(config.run, "search")
+    architecture = choose_architecture(config.architecture, search)
     check_architecture(architecture, config.model.hidden_size)
     EncoderTraining(
         verb="retrain",
@@ -37,7 +37,7 @@ def run(config: RetrainConfig) -> None:
         space=SearchSpace.of(architecture),
         sampling=SamplingSection(),
         alignment=AlignmentSection(),
-        inherited=inherit(config, root, architecture),
+        inherited=inherit(config, architecture),
     ).run()
 
 
@@ -64,7 +64,7 @@ def choose_architecture(wanted: str, search: Path) -> Architecture:
     return Architecture.parse(listed[int(number) - 1]["architecture"])
 
 
-def inherit(config: RetrainConfig, root: Path, architecture: Architecture) -> BertSupernet | None:
+def inherit(config: RetrainConfig, architecture: Architecture) -> BertSupernet | None:
     """Returns the supernet to inherit from, if the configuration says so.
 
     Raises:
@@ -72,6 +72,6 @@ def inherit(config: RetrainConfig, root: Path, architecture: Architecture) -> Be
     """
     if config.start == "scratch":
         return None
-    supernet, _ = load_supernet(root / "pretrain" / "supernet")
+    supernet, _ = load_supernet(own_or_plain_folder(config.run, "pretrain") / "supernet")
     supernet.space.check(architecture)
     return supernet

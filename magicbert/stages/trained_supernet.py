@@ -15,7 +15,7 @@ from magicbert.data.source import TokenSource
 from magicbert.data.verification import verify_prepared
 from magicbert.errors import UserError
 from magicbert.records import file_digest
-from magicbert.trail import run_folder, stage_folder
+from magicbert.trail import own_or_plain_folder, run_folder
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def open_trained(run: RunSection, *, rows_per_batch: int, seed: int) -> TrainedS
     Raises:
         UserError: there is no supernet, or it belongs to other data.
     """
-    pretrain = pretrain_folder(run)
+    pretrain = own_or_plain_folder(run, "pretrain")
     supernet, details = load_supernet(pretrain / "supernet")
     masking = read_pretrain_config(pretrain).masking
     prepared = run_folder(run) / "prepare"
@@ -66,12 +66,6 @@ def open_trained(run: RunSection, *, rows_per_batch: int, seed: int) -> TrainedS
         "masking": to_tree(masking),
     }
     return TrainedSupernet(supernet, source, origin)
-
-
-def pretrain_folder(run: RunSection) -> Path:
-    """Returns the pretraining of the same label if there is one, else the one without a label."""
-    labelled = stage_folder(run, "pretrain")
-    return labelled if labelled.is_dir() else run_folder(run) / "pretrain"
 
 
 def read_pretrain_config(folder: Path) -> PretrainConfig:

@@ -6,12 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.saving import save_supernet
+from magicbert.bert.supernet import BertSupernet
+from magicbert.config.plan_section import PlanSection
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import ModelSection, RunSection, SpaceSection
 from magicbert.errors import UserError
 from magicbert.records import write_record
+from magicbert.space import Architecture, SearchSpace
 from magicbert.stages import pretrain, retrain
-from magicbert.stages.retrain import ARCHITECTURES_SCHEMA, choose_architecture
+from magicbert.stages.plan import Planner
+from magicbert.stages.retrain import ARCHITECTURES_SCHEMA, choose_architecture, inherit
+from magicbert.stages.search import RESULT
+from magicbert.trail import stage_folder
 
 
 @pytest.fixture
@@ -79,3 +87,38 @@ def test_pretraining_without_prepared_data_writes_nothing(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="run `magicbert prepare` first"):
         pretrain.run(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def write_search(run: RunSection, winner: str) -> None:
+    payload = {"results": [{"architecture": winner}], "random": []}
+    write_record(stage_folder(run, "search") / RESULT, ARCHITECTURES_SCHEMA, payload)
+
+
+@pytest.mark.parametrize(("label", "winner"), [("", "ffn"), ("small", "conv3"), ("other", "ffn")])
+def test_a_label_takes_its_own_search_where_there_is_one(
+    tmp_path: Path, label: str, winner: str
+) -> None:
+    write_search(RunSection(root=str(tmp_path)), "ffn")
+    write_search(RunSection(root=str(tmp_path), label="small"), "conv3")
+    run = RunSection(root=str(tmp_path), label=label)
+    config = RetrainConfig(run=run, model=ModelSection(hidden_size=64))
+    planner = Planner("retrain", config, PlanSection(vocab_size=100))
+    assert [str(path) for path in planner.space.enumerate()] == [winner]
+    with pytest.raises(UserError, match="run `magicbert prepare` first"):
+        retrain.run(config)
+
+
+def test_a_label_inherits_from_its_own_supernet(tmp_path: Path) -> None:
+    for label, operators in (("", ("ffn", "conv3")), ("small", ("ffn", "mha4"))):
+        folder = stage_folder(RunSection(root=str(tmp_path), label=label), "pretrain")
+        space = SearchSpace.uniform(1, operators)
+        sizes = MagicBertConfig(architecture="", vocab_size=20, hidden_size=16)
+        save_supernet(folder / "supernet", BertSupernet(space, sizes, seed=0), {})
+    path = Architecture.parse("mha4")
+    own = RetrainConfig(run=RunSection(root=str(tmp_path), label="small"), start="inherited")
+    inherited = inherit(own, path)
+    assert inherited is not None
+    assert "mha4" in inherited.space.layers[0]
+    plain = RetrainConfig(run=RunSection(root=str(tmp_path)), start="inherited")
+    with pytest.raises(UserError, match="mha4"):
+        inherit(plain, path)
