@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.objective import LossOutput
-from magicbert.supernet.supernet import Supernet
+from magicbert.space import SearchSpace
+from magicbert.supernet.objective import LossOutput, Objective
+from magicbert.supernet.supernet import Supernet, SupernetOutput
 
 OPERATORS = ("small", "middle", "large")
 
@@ -49,7 +48,7 @@ class ToySupernet(Supernet):
         return self.embed(batch.inputs), None
 
 
-class ToyObjective:
+class ToyObjective(Objective):
     """Cross-entropy on the rows that have a target."""
 
     def count(self, batch: ToyBatch) -> int:
@@ -58,14 +57,7 @@ class ToyObjective:
     def num_tokens(self, batch: ToyBatch) -> int:
         return len(batch.targets)
 
-    def __call__(
-        self,
-        supernet: Supernet,
-        batch: ToyBatch,
-        architecture: Architecture,
-        block_ends: Sequence[int] = (),
-    ) -> LossOutput:
-        output = supernet(batch, architecture, block_ends)
+    def read_loss(self, supernet: Supernet, batch: ToyBatch, output: SupernetOutput) -> LossOutput:
         counted = batch.targets >= 0
         logits = supernet.head(output.hidden[counted]).float()
         targets = batch.targets[counted]

@@ -1,7 +1,13 @@
-"""What a loss is to the core: a sum over terms whose number is known before the forward."""
+"""What a loss is to the core: a sum over terms whose number is known before the forward.
+
+An objective says apart what it does once for a batch, whatever the path (`prepare`), and what it
+reads off a path's output (`read_loss`). What lies between them is the supernet's: paths that begin
+alike can share it, see `magicbert.supernet.shared_prefix`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,16 +35,34 @@ class LossOutput:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """A task loss over a supernet path; the tenants bring them (MLM, RTD)."""
 
+    @abstractmethod
     def count(self, batch: Any) -> int:
         """Returns the number of loss terms of a batch, without running the model."""
-        ...
 
+    @abstractmethod
     def num_tokens(self, batch: Any) -> int:
         """Returns the number of valid positions of a batch (for throughput and alignment)."""
-        ...
+
+    def prepare(self, supernet: Supernet, batch: Any) -> Any:
+        """Returns the batch that paths run on: here the batch itself.
+
+        An objective overrides it if it changes the batch in a way that no path has a say in, such
+        as replacing tokens by a generator's. Without gradients it must give the same every time.
+        """
+        return batch
+
+    @abstractmethod
+    def read_loss(self, supernet: Supernet, batch: Any, output: SupernetOutput) -> LossOutput:
+        """Returns the loss of a path that was run.
+
+        Args:
+            supernet: whose head to use.
+            batch: what `prepare` returned.
+            output: of the path; its block outputs need not be there.
+        """
 
     def __call__(
         self,
@@ -48,7 +72,8 @@ class Objective(Protocol):
         block_ends: Sequence[int] = (),
     ) -> LossOutput:
         """Runs the path and returns its loss; called inside the engine's forward."""
-        ...
+        prepared = self.prepare(supernet, batch)
+        return self.read_loss(supernet, prepared, supernet(prepared, architecture, block_ends))
 
 
 class BatchSource(Protocol):

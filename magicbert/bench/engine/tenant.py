@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from magicbert.config.sections import EngineBenchSection
 from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.objective import LossOutput
+from magicbert.supernet.objective import LossOutput, Objective
 from magicbert.supernet.supernet import Supernet, SupernetOutput
 
 VOCAB_SIZE = 100
@@ -79,7 +79,7 @@ class BenchSupernet(Supernet):
         return output
 
 
-class TokenObjective:
+class TokenObjective(Objective):
     """Every token is predicted at its own place."""
 
     def count(self, batch: Tensor) -> int:
@@ -90,15 +90,8 @@ class TokenObjective:
         """Returns the number of tokens."""
         return batch.numel()
 
-    def __call__(
-        self,
-        supernet: Supernet,
-        batch: Tensor,
-        architecture: Architecture,
-        block_ends: Sequence[int] = (),
-    ) -> LossOutput:
-        """Runs the path and returns the sum of its losses."""
-        output = supernet(batch, architecture, block_ends)
+    def read_loss(self, supernet: Supernet, batch: Tensor, output: SupernetOutput) -> LossOutput:
+        """Returns the sum of the losses."""
         logits = cast(BenchSupernet, supernet).head(output.hidden).flatten(0, 1)
         return LossOutput(
             cross_entropy(logits, batch.flatten(), reduction="sum"), batch.numel(), output

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 from magicbert.bert.supernet import BertSupernet
 from magicbert.data.batch import TokenBatch
-from magicbert.space import Architecture
-from magicbert.supernet.objective import LossOutput
-from magicbert.supernet.supernet import Supernet
+from magicbert.supernet.objective import LossOutput, Objective
+from magicbert.supernet.supernet import Supernet, SupernetOutput
 
 
-class MaskedLanguageModeling:
+class MaskedLanguageModeling(Objective):
     """The objective over batches that name their predicted positions and labels."""
 
     def count(self, batch: TokenBatch) -> int:
@@ -24,15 +22,10 @@ class MaskedLanguageModeling:
         assert batch.layout is not None, "a batch without values has no tokens to count"
         return batch.layout.num_tokens
 
-    def __call__(
-        self,
-        supernet: Supernet,
-        batch: TokenBatch,
-        architecture: Architecture,
-        block_ends: Sequence[int] = (),
+    def read_loss(
+        self, supernet: Supernet, batch: TokenBatch, output: SupernetOutput
     ) -> LossOutput:
-        """Runs the path; the head sees the predicted positions only."""
-        output = supernet(batch, architecture, block_ends)
+        """Returns the loss; the head sees the predicted positions only."""
         hidden = output.hidden.flatten(0, 1).index_select(0, batch.predicted_positions)
         loss_sum, correct = cast(BertSupernet, supernet).prediction_loss(hidden, batch.labels)
         return LossOutput(loss_sum, self.count(batch), output, {"correct": correct})
