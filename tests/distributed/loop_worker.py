@@ -25,6 +25,7 @@ from magicbert.errors import UserError
 from magicbert.interference.probe import InterferenceProbe
 from magicbert.records import digest_of
 from magicbert.space import Architecture
+from magicbert.study.training import SmallTraining
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
@@ -106,6 +107,31 @@ def run(
     outcome = train(config, sections, folder, supernet, parts, {"data": "toy"}, ranks)
     weights = {name: value.double().tolist() for name, value in supernet.state_dict().items()}
     return outcome, digest_of(weights)
+
+
+def small_training_is_the_same(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Trains with the engine and without one; returns how far the weights lie apart."""
+    ranks = join_process_group()
+    config = configuration(0, "fp32", num_ranks)
+    sections = Sections(config.training, config.optimizer, config.alignment)
+    supernets, anchors = [], []
+    for kind in ("engine", "small"):
+        torch.manual_seed(1)
+        supernet = DropoutSupernet(toy_space())
+        sampler = build_sampler(config.sampling, supernet.space, seed=3)
+        policy = build_anchor_policy(config.alignment, supernet.space, seed=3)
+        source = ToySource(ROWS, MICRO_BATCHES)
+        parts = Parts(ToyObjective(), source, sampler, policy)
+        if kind == "engine":
+            train(config, sections, folder, supernet, parts, {"data": "toy"}, ranks)
+        else:
+            small = SmallTraining(supernet, parts, sections, lambda path: 1.0)
+            for _ in range(STEPS):
+                small.advance()
+        supernets.append(supernet)
+        anchors.append(str(policy.anchor))
+    pairs = zip(supernets[0].parameters(), supernets[1].parameters(), strict=True)
+    return {"apart": max(float((a - b).abs().max()) for a, b in pairs), "anchors": anchors}
 
 
 def steps_of(folder: Path) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Studies of many small trainings: what is known about a supernet's ranking comes from them."""
