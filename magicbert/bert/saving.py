@@ -21,8 +21,9 @@ SCHEMA = "magicbert/supernet/1"
 WEIGHTS = "model.safetensors"
 RECORD = "supernet.json"
 CONFIG_FIELDS = (
-    "vocab_size", "hidden_size", "max_position_embeddings", "hidden_dropout_prob",
-    "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps", "pad_token_id",
+    "vocab_size", "hidden_size", "embedding_size", "max_position_embeddings",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps",
+    "pad_token_id",
 )  # fmt: skip
 
 

@@ -12,11 +12,15 @@ scale with it, and the numbers of heads are kept if they divide it. Smaller form
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.modeling.operator_names import width_of
 from magicbert.bert.modeling.operators import check_operator
-from magicbert.config.sections import SpaceSection
+from magicbert.config.sections import ModelSection, SpaceSection
 from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
 
@@ -92,3 +96,32 @@ def check_operators(names: Iterable[str], hidden_size: int, source: str) -> None
             problems.append(str(error))
     if problems:
         raise UserError(f"{source}: " + "; ".join(problems))
+
+
+def outline_of(space: SearchSpace, config: MagicBertConfig) -> MagicBertConfig:
+    """Returns the configuration with a path of the space: the widths that all its paths share.
+
+    Raises:
+        UserError: candidates of one layer have several widths, or the last layer's is not the
+            hidden size.
+    """
+    for layer, names in enumerate(space.layers):
+        widths = sorted({width_of(name, config.hidden_size) for name in names})
+        if len(widths) > 1:
+            raise UserError(
+                f"space: layer {layer} has candidates of widths {widths}; those of one layer need "
+                "one width"
+            )
+    if widths != [config.hidden_size]:
+        raise UserError(
+            f"model.hidden_size: {config.hidden_size}, but the last layer has width {widths[0]}"
+        )
+    outline = copy.copy(config)
+    outline.architecture = "-".join(names[0] for names in space.layers)
+    return outline
+
+
+def fitted_to(architecture: Architecture, model: ModelSection) -> ModelSection:
+    """Returns the sizes with the hidden size that the last operator states, if it states one."""
+    width = width_of(architecture[-1], model.hidden_size)
+    return dataclasses.replace(model, hidden_size=width)

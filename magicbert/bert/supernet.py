@@ -19,9 +19,9 @@ from magicbert.bert.modeling.embeddings import Embeddings
 from magicbert.bert.modeling.fused import backend_on
 from magicbert.bert.modeling.heads import PredictionTransform
 from magicbert.bert.modeling.initialization import initialize
-from magicbert.bert.modeling.operators import build_operator
+from magicbert.bert.modeling.operators import build_layer
 from magicbert.bert.modeling.segments import Segments
-from magicbert.bert.spaces import check_operators
+from magicbert.bert.spaces import check_operators, outline_of
 from magicbert.config.sections import ModelSection
 from magicbert.data.batch import TokenBatch
 from magicbert.space import SearchSpace
@@ -46,17 +46,20 @@ class BertSupernet(Supernet):
     def __init__(self, space: SearchSpace, config: MagicBertConfig, seed: int) -> None:
         names = (name for candidates in space.layers for name in candidates)
         check_operators(names, config.hidden_size, "space")
+        outline = outline_of(space, config)
+        before = (outline.entry_size, *outline.widths)
 
         def build(key: str, factory: Callable[[], Module]) -> Module:
             return seeded_module(factory, config.initializer_range, f"{seed}:{key}")
 
         def candidate(layer: int, name: str) -> nn.Module:
-            return build(f"layers.{layer}.{name}", lambda: build_operator(name, config))
+            key = f"layers.{layer}.{name}"
+            return build(key, lambda: build_layer(name, config, before[layer]))
 
         super().__init__(space, candidate)
         self.config = config
-        self.embeddings = build("embeddings", lambda: Embeddings(config))
-        self.transform = build("transform", lambda: PredictionTransform(config))
+        self.embeddings = build("embeddings", lambda: Embeddings(outline))
+        self.transform = build("transform", lambda: PredictionTransform(outline))
         # The decoder's weight is the token table; only its bias is a parameter of its own.
         self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
@@ -155,6 +158,7 @@ def supernet_config(
         architecture="",
         vocab_size=vocab_size,
         hidden_size=model.hidden_size,
+        embedding_size=model.embedding_size or None,
         max_position_embeddings=model.max_length,
         hidden_dropout_prob=model.dropout,
         attention_probs_dropout_prob=model.attention_dropout,

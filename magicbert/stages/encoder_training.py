@@ -127,6 +127,7 @@ class EncoderTraining:
         there, model = self.inherited.config, self.config.model
         wanted = {
             "model.hidden_size": (model.hidden_size, there.hidden_size),
+            "model.embedding_size": (model.embedding_size, there.embedding_size or 0),
             "model.max_length": (model.max_length, there.max_position_embeddings),
             "tokens of the prepared data": (self.manifest.vocab_size, there.vocab_size),
         }

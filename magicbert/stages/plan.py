@@ -9,11 +9,11 @@ from functools import cached_property
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
 from magicbert.bert.rehearsal import RehearsalSupernet, rehearsal_supernet
-from magicbert.bert.spaces import check_architecture, resolve_space
+from magicbert.bert.spaces import check_architecture, fitted_to, resolve_space
 from magicbert.config.deepspeed_dict import LARGEST_BUCKET, num_micro_batches
 from magicbert.config.plan_section import PlanSection
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
-from magicbert.config.sections import AlignmentSection, LaunchSection
+from magicbert.config.sections import AlignmentSection, LaunchSection, ModelSection
 from magicbert.errors import ConfigError
 from magicbert.planning.backward import Sharding
 from magicbert.planning.budget import (
@@ -115,8 +115,16 @@ class Planner:
             return resolve_space(self.config.space, self.config.model.hidden_size)
         folder = own_or_plain_folder(self.config.run, "search")
         architecture = choose_architecture(self.config.architecture, folder)
-        check_architecture(architecture, self.config.model.hidden_size)
+        model = fitted_to(architecture, self.config.model)
+        check_architecture(architecture, model.hidden_size)
         return SearchSpace.of(architecture)
+
+    @cached_property
+    def model(self) -> ModelSection:
+        """Sizes of the encoder; an architecture may state its own hidden size."""
+        if isinstance(self.config, PretrainConfig):
+            return self.config.model
+        return fitted_to(next(self.space.enumerate()), self.config.model)
 
     @property
     def alignment(self) -> AlignmentSection:
@@ -133,9 +141,7 @@ class Planner:
     def supernet(self) -> RehearsalSupernet:
         """The model without memory."""
         rows = self.rows
-        return rehearsal_supernet(
-            self.space, self.config.model, rows.vocab_size, is_packed=rows.is_packed
-        )
+        return rehearsal_supernet(self.space, self.model, rows.vocab_size, is_packed=rows.is_packed)
 
     @cached_property
     def groups(self) -> list[ParameterGroup]:
@@ -208,10 +214,13 @@ class Planner:
     @cached_property
     def path_flops(self) -> PathFlops:
         """FLOPs of one row's forward, with the head on the predicted positions."""
-        hidden, rows = self.config.model.hidden_size, self.rows
+        hidden, rows = self.model.hidden_size, self.rows
+        table = self.supernet.embeddings.tokens.embedding_dim
         num_predicted = rows.length * self.config.masking.probability
-        head = num_predicted * 2 * hidden * (hidden + rows.vocab_size)
-        names = (name for layer in self.space.layers for name in layer)
+        head = num_predicted * 2 * table * (hidden + rows.vocab_size)
+        is_path = self.space.count() == 1
+        every = [name for layer in self.space.layers for name in layer]
+        names = Architecture(tuple(every)) if is_path else every
         cost = bert_cost_model(self.supernet.config, names, rows.length)
         return PathFlops.of(self.space, cost, head)
 

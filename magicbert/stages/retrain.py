@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from magicbert.bert.saving import load_supernet
-from magicbert.bert.spaces import check_architecture
+from magicbert.bert.spaces import check_architecture, fitted_to
 from magicbert.bert.supernet import BertSupernet
 from magicbert.config.roots import RetrainConfig
 from magicbert.config.sections import AlignmentSection, SamplingSection
@@ -28,6 +29,7 @@ def run(config: RetrainConfig) -> None:
     """
     search = own_or_plain_folder(config.run, "search")
     architecture = choose_architecture(config.architecture, search)
+    config = dataclasses.replace(config, model=fitted_to(architecture, config.model))
     check_architecture(architecture, config.model.hidden_size)
     EncoderTraining(
         verb="retrain",

@@ -1,10 +1,12 @@
-"""Configuration of a MagicBERT encoder: a chain of named operators of one width."""
+"""Configuration of a MagicBERT encoder: a chain of named operators."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from transformers import PreTrainedConfig
+
+from .operator_names import width_of
 
 AUTO_MAP = {
     "AutoConfig": "configuration_magicbert.MagicBertConfig",
@@ -21,9 +23,12 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes, dropout and architecture of an encoder.
 
     Attributes:
-        architecture: one operator name per layer joined by ``-``, such as ``mha12-ffn-conv3``.
+        architecture: one operator name per layer joined by ``-``, such as ``mha12-ffn-conv3``;
+            an operator that states its width, such as ``mha4w256``, works at that width.
         vocab_size: rows of the token table.
-        hidden_size: width of the residual stream.
+        hidden_size: width of the operators that state none, and of the last one: heads read it.
+        embedding_size: width of the token and position tables and of the decoder, projected to the
+            first operator's width where the two differ; ``None`` = that width (ALBERT 3.1).
         max_position_embeddings: longest sequence.
         hidden_dropout_prob: dropout of embeddings, operator outputs and heads.
         attention_probs_dropout_prob: dropout of the attention weights.
@@ -42,6 +47,7 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     architecture: str = "-".join(("mha12", "ffn") * 12)
     vocab_size: int = 30522
     hidden_size: int = 768
+    embedding_size: int | None = None
     max_position_embeddings: int = 512
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -61,3 +67,18 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     def num_hidden_layers(self) -> int:
         """Number of layers."""
         return len(self.operators)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each operator, first layer first."""
+        return tuple(width_of(name, self.hidden_size) for name in self.operators)
+
+    @property
+    def entry_size(self) -> int:
+        """Width of the first operator's input; that of the encoder if there is no operator."""
+        return self.widths[0] if self.operators else self.hidden_size
+
+    @property
+    def table_size(self) -> int:
+        """Width of the token and position tables and of the decoder."""
+        return self.entry_size if self.embedding_size is None else self.embedding_size

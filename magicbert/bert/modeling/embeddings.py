@@ -13,17 +13,24 @@ from .segments import Segments
 
 
 class Embeddings(nn.Module):
-    """``Dropout(LN(token + position))``, padded positions zeroed.
+    """``Dropout(P LN(token + position))``, padded positions zeroed.
+
+    ``P`` maps the tables' width to the first operator's; there is none where both are equal.
 
     Positions are learned, absolute, and start again with every segment; there are no segment
     embeddings (NAS-BERT trains without next-sentence prediction).
+
+    Args:
+        config: sizes and dropout.
     """
 
     def __init__(self, config: MagicBertConfig) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        table_size, entry_size = config.table_size, config.entry_size
+        self.tokens = nn.Embedding(config.vocab_size, table_size)
+        self.positions = nn.Embedding(config.max_position_embeddings, table_size)
+        self.norm = nn.LayerNorm(table_size, eps=config.layer_norm_eps)
+        self.project = None if table_size == entry_size else nn.Linear(table_size, entry_size)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -50,5 +57,7 @@ class Embeddings(nn.Module):
             )
         if position_ids_BS is None:
             position_ids_BS = segments.position_ids
-        summed_BSH = embedded_BSH + self.positions(position_ids_BS)
-        return segments.hide_padding(self.dropout(self.norm(summed_BSH)))
+        first_BSH = self.norm(embedded_BSH + self.positions(position_ids_BS))
+        if self.project is not None:
+            first_BSH = self.project(first_BSH)
+        return segments.hide_padding(self.dropout(first_BSH))

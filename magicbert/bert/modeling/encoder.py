@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from .configuration_magicbert import MagicBertConfig
-from .operators import build_operator
+from .operators import build_layer
 from .segments import Segments
 
 
@@ -23,7 +23,16 @@ class Encoder(nn.Module):
 
     def __init__(self, config: MagicBertConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(build_operator(name, config) for name in config.operators)
+        before = (config.entry_size, *config.widths)
+        self.layers = nn.ModuleList(
+            build_layer(name, config, from_size)
+            for name, from_size in zip(config.operators, before, strict=False)
+        )
+        if before[-1] != config.hidden_size:
+            raise ValueError(
+                f"hidden_size {config.hidden_size} is not the width of the last operator, "
+                f"{config.operators[-1]!r}, which heads read"
+            )
 
     def forward(
         self, hidden_BSH: Tensor, segments: Segments, keep_all: bool = False

@@ -14,16 +14,16 @@ from .fused import Call, linear_gelu, runs_kernels
 
 
 class PredictionTransform(nn.Module):
-    """``LN(gelu(W x))``, ahead of the masked-language decoder."""
+    """``LN(gelu(W x))``, ahead of the masked-language decoder, at the token table's width."""
 
     def __init__(self, config: MagicBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dense = nn.Linear(config.hidden_size, config.table_size)
+        self.norm = nn.LayerNorm(config.table_size, eps=config.layer_norm_eps)
         self.backend = config.backend
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Maps ``[..., H]`` to ``[..., H]``."""
+        """Maps ``[..., H]`` to ``[..., E]``, E the width of the token table."""
         call = Call(runs_kernels(self.backend, hidden), dropout=0.0)
         transformed: Tensor = self.norm(linear_gelu(self.dense, hidden, call))
         return transformed

@@ -114,7 +114,7 @@ class MagicBertForMaskedLM(MagicBertPreTrainedModel):
         super().__init__(config)
         self.model = MagicBertModel(config)
         self.transform = PredictionTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = nn.Linear(config.table_size, config.vocab_size)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:

@@ -34,6 +34,11 @@ class ModelSection:
     """Sizes and dropout of the encoder."""
 
     hidden_size: int = option(768, "width of the encoder", within="[4, 65536]")
+    embedding_size: int = option(
+        0,
+        "width of the token and position tables, projected to the encoder's; 0 = the same",
+        within="[0, 65536]",
+    )
     max_length: int = option(512, "longest row the position table can hold", within="[8, 65536]")
     dropout: float = option(0.1, "dropout of operator outputs and embeddings", within="[0, 1)")
     attention_dropout: float = option(0.1, "dropout of the attention weights", within="[0, 1)")
