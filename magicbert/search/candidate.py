@@ -14,10 +14,11 @@ class Candidate:
 
     Attributes:
         architecture: the path.
-        loss: mean dev loss with inherited weights, in nats.
+        loss: mean dev loss in nats.
         accuracy: share of the dev targets predicted right.
         cost: parameters and FLOPs.
         round: round (from 1) that scored it; the finalists' round comes last.
+        num_batches: dev batches that scored it.
     """
 
     architecture: Architecture
@@ -25,6 +26,7 @@ class Candidate:
     accuracy: float
     cost: Cost
     round: int
+    num_batches: int
 
     @property
     def rank_key(self) -> tuple[float, str]:
@@ -39,4 +41,5 @@ class Candidate:
             "accuracy": self.accuracy,
             "parameters": self.cost.parameters,
             "flops": self.cost.flops,
+            "num_batches": self.num_batches,
         }

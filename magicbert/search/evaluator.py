@@ -1,39 +1,50 @@
-"""Scores architectures with the weights they inherit from the supernet."""
+"""Scores architectures on dev batches, from whatever knows how good they are."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from magicbert.errors import UserError
-from magicbert.search.score_file import ScoreFile
 from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
-from magicbert.supernet.scoring import Score, score
+from magicbert.supernet.scoring import Score, batch_scores
 from magicbert.supernet.supernet import Supernet
 
 Watch = Callable[[Sequence[Architecture]], Iterable[Architecture]]
+Scored = tuple[Architecture, tuple[Score, ...]]
 
 
 class Evaluator(Protocol):
-    """Scores a set of architectures at once: how it shares work between them is its business."""
+    """Scores a set of architectures at once: how it shares work between them is its business.
 
-    def __call__(
-        self, architectures: Collection[Architecture], num_batches: int
-    ) -> dict[Architecture, Score]:
-        """Returns the score of each architecture on the first ``num_batches`` dev batches."""
+    A checkpoint, a table and a user's own function are evaluators alike. `Judge` remembers scores
+    and shares architectures out over ranks, so an evaluator does neither.
+    """
+
+    @property
+    def num_batches(self) -> int:
+        """Number of dev batches there are."""
+        ...
+
+    def __call__(self, architectures: Sequence[Architecture], batches: range) -> Iterator[Scored]:
+        """Yields each architecture with its score on each of the dev batches ``batches``.
+
+        Args:
+            architectures: distinct; yielded in any order, each as soon as it is known.
+            batches: numbers of dev batches, below `num_batches`; every architecture sees the same.
+        """
         ...
 
 
 class InheritedWeights:
-    """Runs one path after the other; no path is ever scored twice on the same batches.
+    """Runs one path after the other with the weights it inherits from the supernet.
 
     Args:
         supernet: trained weights, on the device to compute on.
         objective: the task loss.
         batches: all dev batches that may be asked for, in their fixed order.
-        scores: what is known from before; new scores are added to it.
         watch: iterates over the paths still to be scored, showing progress.
     """
 
@@ -43,30 +54,74 @@ class InheritedWeights:
         objective: Objective,
         batches: Sequence[Any],
         *,
-        scores: ScoreFile | None = None,
         watch: Watch = iter,
     ) -> None:
         self.supernet = supernet
         self.objective = objective
         self.batches = batches
-        self.scores = scores if scores is not None else ScoreFile()
         self.watch = watch
 
-    def __call__(
-        self, architectures: Collection[Architecture], num_batches: int
-    ) -> dict[Architecture, Score]:
-        """Returns the score of each architecture on the first ``num_batches`` dev batches.
+    @property
+    def num_batches(self) -> int:
+        """Number of dev batches there are."""
+        return len(self.batches)
 
-        Raises:
-            UserError: a loss is not finite.
-        """
-        unknown = [a for a in architectures if self.scores.get(a, num_batches) is None]
-        for architecture in self.watch(unknown):
-            result = score(self.supernet, self.objective, self.batches[:num_batches], architecture)
-            if not math.isfinite(result.loss):
-                raise UserError(
-                    f"the supernet's loss on {architecture} is {result.loss}: its training "
-                    "diverged or its weights are damaged"
-                )
-            self.scores.add(architecture, num_batches, result)
-        return {a: self.scores[a, num_batches] for a in architectures}
+    def __call__(self, architectures: Sequence[Architecture], batches: range) -> Iterator[Scored]:
+        """Yields each architecture with its score on each batch."""
+        chosen = [self.batches[index] for index in batches]
+        for architecture in self.watch(architectures):
+            yield architecture, batch_scores(self.supernet, self.objective, chosen, architecture)
+
+
+@dataclass(frozen=True)
+class KnownLosses:
+    """Looks losses up: each "batch" is one of several measurements, such as a training seed.
+
+    Attributes:
+        losses: of every architecture, equally many.
+    """
+
+    losses: Mapping[Architecture, Sequence[float]]
+
+    @property
+    def num_batches(self) -> int:
+        """Number of measurements of each architecture."""
+        return min(map(len, self.losses.values()))
+
+    def __call__(self, architectures: Sequence[Architecture], batches: range) -> Iterator[Scored]:
+        """Yields what is known of each architecture."""
+        for architecture in architectures:
+            losses = self.losses[architecture]
+            yield architecture, tuple(Score(losses[index], 0, 1) for index in batches)
+
+
+@dataclass(frozen=True)
+class LossFunction:
+    """A user's own function of an architecture and the number of a batch.
+
+    Attributes:
+        function: returns a loss, or a `Score`; the same arguments must give the same.
+        num_batches: how many numbers it may be asked about.
+        name: what messages call it.
+    """
+
+    function: Callable[[Architecture, int], float | Score]
+    num_batches: int
+    name: str = "the scorer"
+
+    def __call__(self, architectures: Sequence[Architecture], batches: range) -> Iterator[Scored]:
+        """Yields what the function says of each architecture and batch."""
+        for architecture in architectures:
+            yield architecture, tuple(self._score(architecture, index) for index in batches)
+
+    def _score(self, architecture: Architecture, batch: int) -> Score:
+        found = self.function(architecture, batch)
+        if isinstance(found, Score):
+            return found
+        try:
+            return Score(float(found), 0, 1)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.name} returned {found!r} for {architecture}: it must return a loss "
+                "(a number, the smaller the better) or a magicbert.supernet.scoring.Score"
+            ) from error

@@ -7,6 +7,7 @@ walks the same way again in a moment and continues where it was stopped.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +19,54 @@ from magicbert.supernet.scoring import Score
 
 
 class ScoreFile:
-    """Scores by (architecture, number of dev batches).
+    """Scores by architecture, one per dev batch from the first batch on.
 
     Args:
         path: JSON lines to read, and to write from the first new score on; ``None`` = memory alone.
         origin: what the scores depend on (digests of weights and data, batch size); scores of
             another origin are left out, and their file is replaced.
+        others: more files to read, such as those that other ranks left.
     """
 
-    def __init__(self, path: Path | None = None, origin: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        origin: dict[str, Any] | None = None,
+        others: Iterable[Path] = (),
+    ) -> None:
         self.path = path
         self.origin = origin
-        self._scores: dict[tuple[Architecture, int], Score] = {}
+        self._scores: dict[Architecture, list[Score]] = {}
+        self._order: list[tuple[Architecture, int]] = []
         self._stream: LineFile | None = None
-        lines = read_lines(path) if path is not None else []
-        if lines[:1] == [{"origin": origin}]:
-            for line in lines[1:]:
-                key = Architecture.parse(line["architecture"]), line["num_batches"]
-                self._scores[key] = Score(line["loss_sum"], line["correct"], line["count"])
+        for file in (*([path] if path is not None else []), *others):
+            self._read(file)
 
     def __len__(self) -> int:
-        return len(self._scores)
+        return len(self._order)
 
-    def __getitem__(self, key: tuple[Architecture, int]) -> Score:
-        return self._scores[key]
+    def known(self, architecture: Architecture) -> tuple[Score, ...]:
+        """Returns the scores on the first batches, as many as were ever taken."""
+        return tuple(self._scores.get(architecture, ()))
 
-    def get(self, architecture: Architecture, num_batches: int) -> Score | None:
-        """Returns a score, or ``None`` if it was never taken."""
-        return self._scores.get((architecture, num_batches))
+    def items(self) -> Iterator[tuple[Architecture, tuple[Score, ...]]]:
+        """Yields every architecture with its scores."""
+        return ((architecture, tuple(known)) for architecture, known in self._scores.items())
 
-    def add(self, architecture: Architecture, num_batches: int, score: Score) -> None:
-        """Keeps a score, on disk too."""
-        if self.path is not None and self._stream is None:
-            self._stream = self._open(self.path)
-        self._scores[architecture, num_batches] = score
-        if self._stream is not None:
-            self._stream.append(json.dumps(as_line(architecture, num_batches, score)))
-        fault("search.score", count=len(self))
+    def add(self, architecture: Architecture, scores: Iterable[Score]) -> None:
+        """Keeps the scores on the batches that follow the known ones, on disk too."""
+        for score in scores:
+            if self.path is not None and self._stream is None:
+                self._stream = self._open(self.path)
+            place = self._keep(architecture, score)
+            if self._stream is not None:
+                self._stream.append(json.dumps(as_line(*place, score)))
+            fault("search.score", count=len(self))
 
-    def _open(self, path: Path) -> LineFile:
-        """Writes what is known anew (a line cut off by a kill goes), then opens for appending."""
-        known = [as_line(*key, score) for key, score in self._scores.items()]
-        lines = [json.dumps(line) + "\n" for line in ({"origin": self.origin}, *known)]
-        write_text_atomically(path, "".join(lines))
-        return LineFile(path)
+    def merge(self, scored: Iterable[tuple[Architecture, Sequence[Score]]]) -> None:
+        """Adds what others know of architectures beyond what is known here."""
+        for architecture, scores in scored:
+            self.add(architecture, scores[len(self.known(architecture)) :])
 
     def close(self) -> None:
         """Closes the file."""
@@ -69,12 +74,36 @@ class ScoreFile:
             self._stream.close()
             self._stream = None
 
+    def _keep(self, architecture: Architecture, score: Score) -> tuple[Architecture, int]:
+        known = self._scores.setdefault(architecture, [])
+        place = architecture, len(known)
+        known.append(score)
+        self._order.append(place)
+        return place
 
-def as_line(architecture: Architecture, num_batches: int, score: Score) -> dict[str, Any]:
+    def _read(self, file: Path) -> None:
+        lines = read_lines(file)
+        if lines[:1] != [{"origin": self.origin}]:
+            return
+        for line in lines[1:]:
+            architecture = Architecture.parse(line["architecture"])
+            if line["batch"] == len(self._scores.get(architecture, ())):
+                score = Score(line["loss_sum"], line["correct"], line["count"])
+                self._keep(architecture, score)
+
+    def _open(self, path: Path) -> LineFile:
+        """Writes what is known anew (a line cut off by a kill goes), then opens for appending."""
+        known = [as_line(a, batch, self._scores[a][batch]) for a, batch in self._order]
+        lines = [json.dumps(line) + "\n" for line in ({"origin": self.origin}, *known)]
+        write_text_atomically(path, "".join(lines))
+        return LineFile(path)
+
+
+def as_line(architecture: Architecture, batch: int, score: Score) -> dict[str, Any]:
     """Returns one score as JSON data; floats read back to the same bits."""
     return {
         "architecture": str(architecture),
-        "num_batches": num_batches,
+        "batch": batch,
         "loss_sum": score.loss_sum,
         "correct": score.correct,
         "count": score.count,

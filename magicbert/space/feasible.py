@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -88,6 +89,17 @@ class FeasiblePaths:
             # A node at the edge of the limits holds paths on both sides.
             wide = limits.widened(cell)
         self._admitted = [node for node in self._totals if wide.admits(node.cost)]
+
+    def __contains__(self, architecture: object) -> bool:
+        return architecture in self.space and self._is_admitted(cast(Architecture, architecture))
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Returns what an architecture costs."""
+        return self.model.cost(architecture)
+
+    def within(self, space: SearchSpace) -> FeasiblePaths:
+        """Returns those that lie in a smaller space."""
+        return FeasiblePaths(space, self.model, self.limits)
 
     def count(self) -> int:
         """Returns how many architectures keep the limits."""

@@ -77,7 +77,15 @@ def evaluation_mode(supernet: Supernet, architecture: Architecture) -> Iterator[
 def score(
     supernet: Supernet, objective: Objective, batches: Sequence[Any], architecture: Architecture
 ) -> Score:
-    """Scores one path with the current weights, dropout off.
+    """Scores one path with the current weights, dropout off; see `batch_scores`."""
+    scores = batch_scores(supernet, objective, batches, architecture)
+    return sum(scores, start=Score(0.0, 0, 0))
+
+
+def batch_scores(
+    supernet: Supernet, objective: Objective, batches: Sequence[Any], architecture: Architecture
+) -> tuple[Score, ...]:
+    """Scores one path on each batch with the current weights, dropout off.
 
     The sums stay on the device until the last batch is through: one host sync per path.
 
@@ -89,12 +97,16 @@ def score(
     """
     supernet.space.check(architecture)
     device = next(supernet.parameters()).device
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    count = 0
+    sums, counts = [], []
     with evaluation_mode(supernet, architecture):
         for batch in batches:
             result = objective(supernet, batch.to(device), architecture)
-            sums += torch.stack([result.loss_sum.double(), result.metrics["correct"].double()])
-            count += result.count
-    loss_sum, correct = sums.tolist()
-    return Score(loss_sum, round(correct), count)
+            sums.append(
+                torch.stack([result.loss_sum.double(), result.metrics["correct"].double()])
+            )
+            counts.append(result.count)
+    values = torch.stack(sums).tolist() if sums else []
+    return tuple(
+        Score(loss_sum, round(correct), count)
+        for (loss_sum, correct), count in zip(values, counts, strict=True)
+    )

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from magicbert.config.fields import option
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSection:
-    """Progressive shrinking of the space under limits (NAS-BERT 3.2.2; PS-op)."""
+    """Who scores, which architectures are scored, and under which limits."""
 
+    scorer: Literal["checkpoint", "table", "callable"] = option(
+        "checkpoint",
+        "who says how good an architecture is: the run's trained supernet, a tabular benchmark, or "
+        "a function of yours",
+    )
+    table: str = option("", "for 'table': CSV file of the tabular benchmark")
+    table_budget: str = option(
+        "", "for 'table': which of its training budgets; empty = the one that covers the most"
+    )
+    callable: str = option(
+        "", "for 'callable': module:name of a function (architecture, batch) -> loss"
+    )
+    strategy: Literal["shrink-operators", "random"] = option(
+        "shrink-operators", "which architectures are scored; docs/search.md explains each"
+    )
     seed: int = option(0, "seed of the sampled candidates", within="[0, 4294967295]")
     max_parameters: int = option(
         0, "most parameters of the exported encoder; 0 = no limit", within="[0, 1e12]"
@@ -44,6 +61,13 @@ class SearchSection:
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
+        for scorer in ("table", "callable"):
+            is_given = bool(getattr(self, scorer))
+            if is_given != (self.scorer == scorer):
+                remedy = f"search.{scorer} names it" if not is_given else f"set search.scorer {scorer}"
+                yield f"{scorer}: search.scorer is {self.scorer!r}; {remedy}"
+        if self.callable and not re.fullmatch(r"[\w.]+:\w+", self.callable):
+            yield f"callable: must be module:name, got {self.callable!r}"
         if self.max_parameters and self.min_parameters > self.max_parameters:
             yield (
                 f"min_parameters: {self.min_parameters} is above "
