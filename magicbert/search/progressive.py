@@ -43,7 +43,7 @@ class ShrinkOperators:
             generator = keyed_generator(self.section.seed, "search", number)
             finalists = finalists[: self.section.num_results]
             finalists += choices.draw(self.section.num_finalists, generator)
-        yield final_round(judge, finalists, self.section, len(done) + 1)
+        yield final_round(judge, finalists, self.section, len(done) + 1, choices.space)
 
     def _round(self, judge: Judge, choices: Choices, done: list[Round]) -> tuple[Round, bool]:
         """Samples, scores, shrinks. Scores of earlier rounds count while they fit the space.

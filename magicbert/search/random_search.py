@@ -39,4 +39,4 @@ class RandomSearch:
             done.append(Round(number, candidates, num_batches, choices.space, choices.count()))
             yield done[-1]
         finalists = best_of(done) or choices.draw(section.num_finalists, generator)
-        yield final_round(judge, finalists, section, len(done) + 1)
+        yield final_round(judge, finalists, section, len(done) + 1, choices.space)

@@ -43,7 +43,11 @@ class Strategy(Protocol):
 
 
 def final_round(
-    judge: Judge, finalists: Iterable[Architecture], section: SearchSection, number: int
+    judge: Judge,
+    finalists: Iterable[Architecture],
+    section: SearchSection,
+    number: int,
+    space: SearchSpace,
 ) -> Round:
     """Ranks the finalists on more dev batches.
 
@@ -52,11 +56,12 @@ def final_round(
         finalists: the most promising first; no more than ``num_finalists`` are taken.
         section: sizes of the finals.
         number: of the round.
+        space: what is left of the space.
     """
     chosen = list(dict.fromkeys(finalists))[: section.num_finalists]
     num_batches = judge.available(section.num_final_batches)
     candidates = judge(chosen, num_batches, number)
-    return Round(number, candidates, num_batches, judge.choices.space, len(chosen))
+    return Round(number, candidates, num_batches, space, len(chosen))
 
 
 def best_of(rounds: Sequence[Round]) -> list[Architecture]:

@@ -25,11 +25,11 @@ from magicbert.records import file_digest, read_record
 from magicbert.search.choices import Choices
 from magicbert.search.evaluator import Evaluator, InheritedWeights, KnownLosses, LossFunction
 from magicbert.search.progress import watched
-from magicbert.space import Cost, CostModel, Limits, SearchSpace
+from magicbert.space import CostModel, Limits, SearchSpace
 from magicbert.space.feasible import FeasiblePaths
 from magicbert.space.listed import ListedPaths
-from magicbert.stages.trained_supernet import open_trained, pretrain_folder
-from magicbert.trail import run_folder
+from magicbert.stages.trained_supernet import open_trained
+from magicbert.trail import own_or_plain_folder, run_folder
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def open_table(config: SearchConfig) -> Subject:
     if not losses.size:
         known = ", ".join(names) or "none"
         raise UserError(f"{file}: no losses of budget {chosen!r}; search.table_budget: {known}")
-    costs = {row.architecture: Cost(row.parameters, float(row.flops)) for row in rows}
+    costs = {row.architecture: row.cost for row in rows}
     known_losses = {
         row.architecture: values for row, values in zip(rows, losses.tolist(), strict=True)
     }
@@ -155,7 +155,7 @@ def space_of_run(config: SearchConfig) -> tuple[SearchSpace, CostModel]:
     Raises:
         UserError: there is no supernet.
     """
-    record = read_record(pretrain_folder(config.run) / "supernet" / RECORD, SCHEMA)
+    record = read_record(own_or_plain_folder(config.run, "pretrain") / "supernet" / RECORD, SCHEMA)
     space = SearchSpace.from_json(record["space"])
     encoder = MagicBertConfig(architecture="", **record["config"])
     length = read_manifest(run_folder(config.run) / "prepare").length

@@ -101,9 +101,7 @@ def batch_scores(
     with evaluation_mode(supernet, architecture):
         for batch in batches:
             result = objective(supernet, batch.to(device), architecture)
-            sums.append(
-                torch.stack([result.loss_sum.double(), result.metrics["correct"].double()])
-            )
+            sums.append(torch.stack([result.loss_sum.double(), result.metrics["correct"].double()]))
             counts.append(result.count)
     values = torch.stack(sums).tolist() if sums else []
     return tuple(

@@ -12,11 +12,13 @@ from toy_tenant import OPERATORS, ToyObjective, ToySource, ToySupernet
 
 from magicbert.config.sections import SearchSection
 from magicbert.errors import UserError
-from magicbert.search.evaluator import InheritedWeights
-from magicbert.search.progressive import ProgressiveSearch
+from magicbert.search.evaluator import Evaluator, InheritedWeights
+from magicbert.search.judge import Judge
 from magicbert.search.score_file import ScoreFile
+from magicbert.search.searching import Search
 from magicbert.search.shrinking import num_to_drop, operator_losses, shrink
 from magicbert.space import Architecture, Cost, CostModel, Limits, SearchSpace
+from magicbert.space.feasible import FeasiblePaths
 from magicbert.supernet.scoring import Score, score
 
 SPACE = SearchSpace.uniform(4, OPERATORS)
@@ -35,6 +37,7 @@ class Counting:
 
     def __init__(self, space: SearchSpace) -> None:
         self.asked: list[tuple[Architecture, int]] = []
+        self.num_batches = 100
         self.losses = {
             (layer, name): 1 + math.sin(7 * layer + 3 * index)
             for layer, names in enumerate(space.layers)
@@ -44,9 +47,10 @@ class Counting:
     def loss(self, architecture: Architecture) -> float:
         return sum(self.losses[pair] for pair in enumerate(architecture))
 
-    def __call__(self, architectures, num_batches):
-        self.asked += [(a, num_batches) for a in architectures]
-        return {a: Score(self.loss(a) * 10, 1, 10) for a in architectures}
+    def __call__(self, architectures, batches):
+        self.asked += [(a, batches.stop) for a in architectures]
+        for a in architectures:
+            yield a, tuple(Score(self.loss(a) * 10, 1, 10) for _ in batches)
 
 
 def toy_supernet(space: SearchSpace = SPACE) -> ToySupernet:
@@ -54,9 +58,18 @@ def toy_supernet(space: SearchSpace = SPACE) -> ToySupernet:
     return ToySupernet(space)
 
 
-def inherited(scores: ScoreFile | None = None) -> InheritedWeights:
-    batches = ToySource(rows=16).dev_batches(3)
-    return InheritedWeights(toy_supernet(), ToyObjective(), batches, scores=scores)
+def inherited() -> InheritedWeights:
+    return InheritedWeights(toy_supernet(), ToyObjective(), ToySource(rows=16).dev_batches(3))
+
+
+def searching(
+    space: SearchSpace,
+    limits: Limits,
+    section: SearchSection,
+    evaluator: Evaluator,
+    scores: ScoreFile | None = None,
+) -> Search:
+    return Search(section, Judge(FeasiblePaths(space, COSTS, limits), evaluator, scores))
 
 
 @pytest.mark.parametrize("limits", [
@@ -66,7 +79,7 @@ def inherited(scores: ScoreFile | None = None) -> InheritedWeights:
 def test_a_small_space_gives_the_best_of_brute_force(limits):
     evaluator = inherited()
     section = replace(SECTION, samples_per_round=81, num_final_batches=2)
-    best = ProgressiveSearch(SPACE, COSTS, limits, section, evaluator).run()
+    best = searching(SPACE, limits, section, evaluator).run()
     supernet, batches = toy_supernet(), ToySource(rows=16).dev_batches(2)
     losses = {
         a: score(supernet, ToyObjective(), batches, a).loss
@@ -85,7 +98,7 @@ def test_a_small_space_gives_the_best_of_brute_force(limits):
 def test_shrinking_finds_the_optimum_of_an_additive_loss(limits):
     """81 of 6561 paths a round: the mean over samples must rank the operators rightly."""
     evaluator = Counting(LARGE)
-    search = ProgressiveSearch(LARGE, COSTS, limits, SECTION, evaluator)
+    search = searching(LARGE, limits, SECTION, evaluator)
     best = search.run()
     admitted = [a for a in LARGE.enumerate() if limits.admits(COSTS.cost(a))]
     ranking = sorted(evaluator.loss(a) for a in admitted)
@@ -95,7 +108,7 @@ def test_shrinking_finds_the_optimum_of_an_additive_loss(limits):
 
 
 def test_rounds_shrink_and_never_empty_a_layer():
-    search = ProgressiveSearch(LARGE, COSTS, Limits(), SECTION, Counting(LARGE))
+    search = searching(LARGE, Limits(), SECTION, Counting(LARGE))
     told = []
     search.run(told.append)
     assert told == search.rounds
@@ -114,9 +127,7 @@ def test_rounds_shrink_and_never_empty_a_layer():
 
 def test_dropped_operators_are_the_worst():
     evaluator = Counting(LARGE)
-    search = ProgressiveSearch(
-        LARGE, COSTS, Limits(), replace(SECTION, samples_per_round=400), evaluator
-    )
+    search = searching(LARGE, Limits(), replace(SECTION, samples_per_round=400), evaluator)
     search.run()
     kept = [
         min(evaluator.losses[layer, name] for name in names)
@@ -133,7 +144,7 @@ def test_the_same_seed_gives_the_same_search_and_another_one_does_not():
     def asked(seed: int) -> list[tuple[Architecture, int]]:
         evaluator = Counting(LARGE)
         section = replace(SECTION, seed=seed)
-        ProgressiveSearch(LARGE, COSTS, Limits(max_parameters=260), section, evaluator).run()
+        searching(LARGE, Limits(max_parameters=260), section, evaluator).run()
         return evaluator.asked
 
     assert asked(1) == asked(1)
@@ -143,7 +154,7 @@ def test_the_same_seed_gives_the_same_search_and_another_one_does_not():
 def test_finals_rank_on_more_batches_and_keep_the_best_seen():
     evaluator = Counting(LARGE)
     section = replace(SECTION, num_rounds=2)
-    search = ProgressiveSearch(LARGE, COSTS, Limits(), section, evaluator)
+    search = searching(LARGE, Limits(), section, evaluator)
     best = search.run()
     finals = search.rounds[-1]
     assert finals.num_batches == 3
@@ -157,7 +168,7 @@ def test_finals_rank_on_more_batches_and_keep_the_best_seen():
 def test_no_rounds_is_random_search():
     evaluator = Counting(LARGE)
     section = replace(SECTION, num_rounds=0)
-    best = ProgressiveSearch(LARGE, COSTS, Limits(), section, evaluator).run()
+    best = searching(LARGE, Limits(), section, evaluator).run()
     assert len(evaluator.asked) == 20
     assert best[0].loss == pytest.approx(min(evaluator.loss(a) for a, _ in evaluator.asked))
 
@@ -165,7 +176,7 @@ def test_no_rounds_is_random_search():
 def test_limits_out_of_reach_fail_before_anything_is_scored():
     evaluator = Counting(SPACE)
     with pytest.raises(UserError) as caught:
-        ProgressiveSearch(SPACE, COSTS, Limits(max_parameters=120), SECTION, evaluator)
+        searching(SPACE, Limits(max_parameters=120), SECTION, evaluator)
     message = str(caught.value)
     assert "max_parameters 120" in message
     assert "the nearest is small-small-small-small with 140 parameters and 81 FLOPs" in message
@@ -202,7 +213,7 @@ def test_operator_loss_is_the_mean_over_its_holders():
     assert num_to_drop(SearchSpace.of(Architecture(("small",))), 0.3) == 0
 
 
-def test_no_path_is_scored_twice(tmp_path):
+def test_no_path_is_scored_twice_on_a_batch(tmp_path):
     class Once(ToyObjective):
         calls = 0
 
@@ -210,41 +221,44 @@ def test_no_path_is_scored_twice(tmp_path):
             type(self).calls += 1
             return super().__call__(*arguments, **options)
 
-    batches = ToySource(rows=8).dev_batches(2)
+    def judge(scores: ScoreFile) -> Judge:
+        batches = ToySource(rows=8).dev_batches(3)
+        evaluator = InheritedWeights(toy_supernet(), Once(), batches)
+        return Judge(FeasiblePaths(SPACE, COSTS, Limits()), evaluator, scores)
+
     paths = list(SPACE.enumerate())[:6]
-    origin = {"weights": "one"}
-    first = InheritedWeights(
-        toy_supernet(), Once(), batches, scores=ScoreFile(tmp_path / "scores", origin)
-    )
-    taken = first(paths[:4], 2)
-    assert first(paths, 2) == {**taken, **first(paths[4:], 2)}
+    first = judge(ScoreFile(tmp_path / "scores", {"weights": "one"}))
+    taken = first.batch_scores(paths[:4], 2)
+    whole = first.batch_scores(paths, 2)
+    assert {a: whole[a] for a in taken} == taken
     assert Once.calls == 6 * 2
     first.scores.close()
-    again = InheritedWeights(
-        toy_supernet(), Once(), batches, scores=ScoreFile(tmp_path / "scores", origin)
-    )
-    assert again(paths, 2) == first(paths, 2)
+    again = judge(ScoreFile(tmp_path / "scores", {"weights": "one"}))
+    assert again.batch_scores(paths, 2) == whole
+    assert {a: s[:1] for a, s in whole.items()} == again.batch_scores(paths, 1)
     assert Once.calls == 6 * 2
-    again(paths[:1], 1)
+    more = again.batch_scores(paths[:1], 9)[paths[0]]
+    assert more[:2] == whole[paths[0]]
+    assert len(more) == 3  # there are no more batches
     assert Once.calls == 6 * 2 + 1
+    assert sum(more, start=Score(0.0, 0, 0)) == score(
+        toy_supernet(), ToyObjective(), ToySource(rows=8).dev_batches(3), paths[0]
+    )
 
 
 def test_a_search_that_was_killed_goes_on_to_the_same_result(tmp_path):
-    whole = ProgressiveSearch(SPACE, COSTS, Limits(), replace(SECTION, samples_per_round=20),
-                              inherited())  # fmt: skip
+    section = replace(SECTION, samples_per_round=20)
+    whole = searching(SPACE, Limits(), section, inherited())
     expected = whole.run()
     file = tmp_path / "scores.jsonl"
     scores = ScoreFile(file, {"x": 1})
-    stopped = inherited(scores)
-    ProgressiveSearch(SPACE, COSTS, Limits(), replace(SECTION, samples_per_round=20, num_rounds=1),
-                      stopped).run()  # fmt: skip
+    searching(SPACE, Limits(), replace(section, num_rounds=1), inherited(), scores).run()
     scores.close()
     text = file.read_text()
     file.write_text(text[: len(text) - 25])  # the last line is cut off
-    num_known = len(ScoreFile(file, {"x": 1}))
-    assert num_known == len(text.splitlines()) - 2
-    resumed = ProgressiveSearch(SPACE, COSTS, Limits(), replace(SECTION, samples_per_round=20),
-                                inherited(ScoreFile(file, {"x": 1})))  # fmt: skip
+    known = ScoreFile(file, {"x": 1})
+    assert len(known) == len(text.splitlines()) - 2
+    resumed = searching(SPACE, Limits(), section, inherited(), known)
     assert resumed.run() == expected
     assert resumed.rounds == whole.rounds
     assert all(json.loads(line) for line in file.read_text().splitlines())
@@ -252,12 +266,12 @@ def test_a_search_that_was_killed_goes_on_to_the_same_result(tmp_path):
 
 def test_scores_of_other_weights_are_not_used(tmp_path):
     scores = ScoreFile(tmp_path / "scores", {"weights": "one"})
-    scores.add(Architecture(("small",)), 2, Score(1.0, 1, 2))
+    scores.add(Architecture(("small",)), [Score(1.0, 1, 2)])
     scores.close()
     assert len(ScoreFile(tmp_path / "scores", {"weights": "one"})) == 1
     other = ScoreFile(tmp_path / "scores", {"weights": "two"})
     assert len(other) == 0
-    other.add(Architecture(("large",)), 2, Score(3.0, 1, 2))
+    other.add(Architecture(("large",)), [Score(3.0, 1, 2)])
     other.close()
     assert len(ScoreFile(tmp_path / "scores", {"weights": "one"})) == 0
 
@@ -266,5 +280,6 @@ def test_a_loss_that_is_not_finite_is_refused():
     evaluator = inherited()
     with torch.no_grad():
         evaluator.supernet.operator(0, "large").norm.weight.fill_(float("nan"))
+    judge = Judge(FeasiblePaths(SPACE, COSTS, Limits()), evaluator)
     with pytest.raises(UserError, match=r"large-small-small-small is nan"):
-        evaluator([Architecture(("large", "small", "small", "small"))], 1)
+        judge.batch_scores([Architecture(("large", "small", "small", "small"))], 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from magicbert.config.roots import PretrainConfig, SearchConfig
 from magicbert.config.sections import ModelSection, RunSection, SearchSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
+from magicbert.ranking.table import Table
+from magicbert.ranking.table_row import Measure, TableRow
 from magicbert.records import read_record
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages import prepare, search
@@ -77,7 +80,8 @@ def test_the_record_holds_results_scores_rounds_and_origin(root: Path) -> None:
         assert row["parameters"] <= limit
     losses = [row["loss"] for row in record["results"]]
     assert losses == sorted(losses)
-    finals = [row for row in record["scored"] if row["round"] == len(record["rounds"])]
+    most = record["rounds"][-1]["num_batches"]
+    finals = [row for row in record["scored"] if row["num_batches"] == most]
     assert min(row["loss"] for row in finals) == losses[0]
     metrics = [row for row in read_metrics(root / "tiny" / "search") if row["kind"] == "round"]
     assert [row["num_scored"] for row in metrics] == [r["num_scored"] for r in record["rounds"]]
@@ -129,6 +133,56 @@ def test_limits_out_of_reach_write_nothing(root: Path) -> None:
     with pytest.raises(UserError, match=r"max_parameters 10\).*nearest is .*conv3"):
         search.run(config(root, max_parameters=10))
     assert not (root / "tiny" / "search").exists()
+
+
+def test_a_table_is_searched_without_a_run(tmp_path: Path) -> None:
+    rows = [
+        TableRow(path, 100 + 10 * index, 1000 + index, {
+            Measure("loss", "short", seed): 3.0 - 0.01 * index + 0.001 * seed for seed in range(2)
+        })
+        for index, path in enumerate(list(SPACE.enumerate())[:20])
+    ]  # fmt: skip
+    file = tmp_path / "table.csv"
+    Table(tuple(rows)).write(file)
+    search.run(config(tmp_path, scorer="table", table=str(file), max_parameters=250))
+    record = result(tmp_path)
+    assert record["results"][0]["architecture"] == str(rows[15].architecture)
+    assert record["results"][0]["loss"] == pytest.approx(2.8505)
+    assert record["results"][0]["accuracy"] is None
+    assert record["results"][0]["num_batches"] == 2
+    listed = {str(row.architecture) for row in rows[:16]}
+    assert {row["architecture"] for row in record["scored"]} <= listed
+    with pytest.raises(UserError, match=r"max_parameters 10\).*nearest is mha2-mha2-mha2 with 100"):
+        search.run(config(tmp_path, scorer="table", table=str(file), max_parameters=10))
+    with pytest.raises(UserError, match=r"no losses of budget 'long'.*: short"):
+        search.run(config(tmp_path, scorer="table", table=str(file), table_budget="long"))
+
+
+def prefers_attention(architecture: Architecture, batch: int) -> float:
+    return 5.0 + 0.1 * batch - sum(name == "mha2" for name in architecture)
+
+
+def broken(architecture: Architecture, batch: int) -> str:
+    return "good"
+
+
+NOT_A_FUNCTION = 7
+
+
+def test_a_function_of_the_users_scores_in_the_space_of_the_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_scorer", sys.modules[__name__])
+    search.run(config(root, scorer="callable", callable="my_scorer:prefers_attention"))
+    record = result(root)
+    assert record["results"][0]["architecture"] == "mha2-mha2-mha2"
+    assert record["results"][0]["loss"] == pytest.approx(2.05)
+    assert record["results"][0]["parameters"] > 0
+    with pytest.raises(UserError, match="returned 'good' for"):
+        search.run(config(root, scorer="callable", callable="my_scorer:broken"))
+    for name in ("nothing_here", "NOT_A_FUNCTION"):
+        with pytest.raises(UserError, match=f"my_scorer:{name}"):
+            search.run(config(root, scorer="callable", callable=f"my_scorer:{name}"))
 
 
 def test_a_supernet_of_other_data_is_refused(root: Path) -> None:

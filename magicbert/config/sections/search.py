@@ -64,7 +64,9 @@ class SearchSection:
         for scorer in ("table", "callable"):
             is_given = bool(getattr(self, scorer))
             if is_given != (self.scorer == scorer):
-                remedy = f"search.{scorer} names it" if not is_given else f"set search.scorer {scorer}"
+                remedy = (
+                    f"search.{scorer} names it" if not is_given else f"set search.scorer {scorer}"
+                )
                 yield f"{scorer}: search.scorer is {self.scorer!r}; {remedy}"
         if self.callable and not re.fullmatch(r"[\w.]+:\w+", self.callable):
             yield f"callable: must be module:name, got {self.callable!r}"
