@@ -50,6 +50,7 @@ VERBS = {
     "search": Verb(roots.SearchConfig, "magicbert.stages.search"),
     "retrain": Verb(roots.RetrainConfig, "magicbert.stages.retrain"),
     "export": Verb(roots.ExportConfig, "magicbert.stages.export"),
+    "import": Verb(roots.ImportConfig, "magicbert.stages.import_checkpoint"),
     "finetune": Verb(roots.FinetuneConfig, "magicbert.stages.finetune"),
     "report": Verb(roots.ReportConfig, "magicbert.stages.report"),
     "bench": Verb(roots.BenchConfig, "magicbert.stages.bench", "target"),
@@ -59,7 +60,7 @@ VERBS = {
 PLANNED = ("pretrain", "retrain")
 PLAN_OPTIONS = "plan."
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
-              "--verify": "run.verify"}  # fmt: skip
+              "--from": "source", "--verify": "run.verify"}  # fmt: skip
 # Options that need no value.
 FLAGS = {"--aot": "kernels.aot", "--tune": "kernels.tune"}
 # What the machine refuses is the user's to mend: a message, not a traceback.

@@ -154,6 +154,18 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImportConfig:
+    """Writes a BERT, RoBERTa or ELECTRA checkpoint as an encoder of ours."""
+
+    run: RunSection = section(RunSection)
+    source: str = option("", "folder or hub id of the checkpoint; `--from` for short")
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
     """Fine-tunes a model on GLUE tasks."""
 

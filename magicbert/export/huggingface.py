@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from magicbert.bert import modeling
 from magicbert.bert.atomic_folder import atomic_folder
 from magicbert.bert.exported import CARD, MANIFEST, SCHEMA, digests
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
-from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
+from magicbert.bert.modeling.modeling_magicbert import MagicBertPreTrainedModel
 from magicbert.errors import UserError
-from magicbert.export.provenance import Provenance
 from magicbert.faults import fault
 from magicbert.records import read_record, write_record, write_text_atomically
 
 
 def write_export(
     folder: Path,
-    model: MagicBertForMaskedLM,
+    model: MagicBertPreTrainedModel,
     tokenizer: Path,
     card: str,
-    provenance: Provenance,
+    provenance: Mapping[str, Any],
 ) -> None:
     """Writes weights, configuration, code, tokenizer, card and manifest, all or nothing.
 
@@ -51,7 +51,7 @@ def write_export(
             shutil.copyfile(path, aside / path.name)
             fault("export.write")
         write_text_atomically(aside / CARD, card)
-        payload = {"files": digests(aside), "provenance": dataclasses.asdict(provenance)}
+        payload = {"files": digests(aside), "provenance": dict(provenance)}
         write_record(aside / MANIFEST, SCHEMA, payload)
         fault("export.write")
     fault("export.write")

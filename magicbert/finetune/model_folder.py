@@ -95,7 +95,7 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
 def check_code(name: str, file: str, tree: dict[str, Any]) -> None:
     """Raises `UserError` if a file asks for code other than that of this package."""
     for key, value in entries(tree):
-        if (key, value) == ("auto_map", AUTO_MAP):  # an export's: its classes are registered here
+        if key == "auto_map" and is_own(value):  # an export's: its classes are registered here
             continue
         is_hub_kernel = key.startswith("attn_implementation") and "/" in str(value)
         if key in CODE_FIELDS or is_hub_kernel:
@@ -105,6 +105,11 @@ def check_code(name: str, file: str, tree: dict[str, Any]) -> None:
             )
         if key.startswith("_") and key not in OWN_FIELDS:
             raise UserError(f"{name}: {file}: private field {key!r}; remove it if it is not needed")
+
+
+def is_own(auto_map: Any) -> bool:
+    """Whether every class that an ``auto_map`` names is one of this package."""
+    return isinstance(auto_map, dict) and auto_map.items() <= AUTO_MAP.items()
 
 
 def check_weight_index(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def export_to(folder: Path, config: ExportConfig) -> None:
         length=manifest.length,
         provenance=provenance,
     )
-    write_export(folder, model, prepared / "tokenizer", model_card(facts), provenance)
+    origin = dataclasses.asdict(provenance)
+    write_export(folder, model, prepared / "tokenizer", model_card(facts), origin)
     LOGGER.info("exported %s to %s", architecture, folder)
 
 

@@ -26,7 +26,6 @@ from magicbert.bert.modeling.segments import Segments
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.supernet import BertSupernet
 from magicbert.export.huggingface import write_export
-from magicbert.export.provenance import Provenance
 from magicbert.space import Architecture, SearchSpace
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
@@ -225,9 +224,8 @@ def test_the_extracted_and_the_exported_model_compute_the_same(tmp_path: Path) -
         inside = supernet.predict(supernet(given, PATH).hidden)
         extracted = extract(supernet, PATH)
         write_tokenizer(tmp_path / "tokenizer")
-        origin = Provenance("retrain", "", "", "", "", "0", {}, {})
         write_export(
-            tmp_path / "export", copy.deepcopy(extracted).cpu(), tmp_path / "tokenizer", "", origin
+            tmp_path / "export", copy.deepcopy(extracted).cpu(), tmp_path / "tokenizer", "", {}
         )
         # With remote code the folder's own copy of the encoder meets the installed kernels.
         loaded = AutoModelForMaskedLM.from_pretrained(

@@ -12,6 +12,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_magicbert.MagicBertConfig",
     "AutoModel": "modeling_magicbert.MagicBertModel",
     "AutoModelForMaskedLM": "modeling_magicbert.MagicBertForMaskedLM",
+    "AutoModelForPreTraining": "modeling_discriminator.MagicBertForPreTraining",
     "AutoModelForSequenceClassification": "modeling_magicbert.MagicBertForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_magicbert.MagicBertForTokenClassification",
     "AutoModelForQuestionAnswering": "modeling_magicbert.MagicBertForQuestionAnswering",

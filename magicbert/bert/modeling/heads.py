@@ -29,6 +29,22 @@ class PredictionTransform(nn.Module):
         return transformed
 
 
+class DiscriminatorHead(nn.Module):
+    """``w gelu(W x)``: how much a token looks replaced (ELECTRA 3.1)."""
+
+    def __init__(self, config: MagicBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, 1)
+        self.backend = config.backend
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps ``[..., H]`` to logits ``[...]``; above 0 = replaced."""
+        call = Call(runs_kernels(self.backend, hidden), dropout=0.0)
+        logits: Tensor = self.output(linear_gelu(self.dense, hidden, call)).squeeze(-1)
+        return logits
+
+
 class ClassificationHead(nn.Module):
     """RoBERTa's head on the first token: dropout, dense, tanh, dropout, linear."""
 
