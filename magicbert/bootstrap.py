@@ -47,3 +47,16 @@ def estimate(
     # A resample may be degenerate, such as one in which all units are equal.
     low, high = np.nanpercentile(found, [TAIL_PERCENT, 100 - TAIL_PERCENT])
     return Estimate(float(statistic(values)), float(low), float(high), len(values))
+
+
+def mean_estimate(units: Any, *, seed: int = 0) -> Estimate:
+    """Returns the mean of one figure per unit with its bootstrap interval, as `estimate` does.
+
+    Args:
+        units: ``[units]``.
+        seed: of the draws.
+    """
+    values = np.asarray(units, dtype=np.float64)
+    draws = np.random.default_rng(seed).integers(len(values), size=(NUM_RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [TAIL_PERCENT, 100 - TAIL_PERCENT])
+    return Estimate(float(values.mean()), float(low), float(high), len(values))

@@ -1,0 +1,77 @@
+"""The noise ceiling: how well any ranking could agree with losses that have seeds of their own.
+
+Another training of the same architectures gives another order. Kendall's tau between two seeds is
+measured; what a *perfect* ranking (of the expected losses) would reach against the mean of m seeds
+follows from it under one assumption: expected losses and noise are normal up to a monotone
+transformation of the losses. Then tau and the correlation r of two seeds are one and the same
+thing, ``r = sin(pi tau / 2)``; the mean of m seeds has reliability ``R = m r / (1 + (m - 1) r)``
+(Spearman and Brown), and correlates with the expected losses by ``sqrt(R)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from magicbert.bootstrap import Estimate
+from magicbert.ranking.correlation import Pairs, Values, with_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How well losses agree with themselves.
+
+    Attributes:
+        between_seeds: tau between two seeds, mean over all pairs of seeds.
+        attainable: tau of a perfect ranking against the mean of the seeds (derived, see above).
+        num_seeds: seeds of the mean.
+        num_architectures: architectures that have every seed.
+    """
+
+    between_seeds: Estimate
+    attainable: Estimate
+    num_seeds: int
+    num_architectures: int
+
+
+def noise_ceiling(losses: NDArray[np.float64], *, seed: int = 0) -> Ceiling | None:
+    """Returns the ceiling; ``None`` for fewer than two seeds or three architectures.
+
+    Args:
+        losses: of training alone, ``[architectures, seeds]``.
+        seed: of the resampling of architectures.
+    """
+    size, num_seeds = losses.shape
+    if num_seeds < 2 or size < 3:
+        return None
+    pairs = [Pairs.of(*losses[:, two].T) for two in map(list, all_pairs(num_seeds))]
+
+    def between(weights: Values) -> Values:
+        return np.asarray(np.mean([pair.taus(weights) for pair in pairs], axis=0))
+
+    found = with_interval(size, between, seed)
+    value, low, high = (attainable(tau, num_seeds) for tau in (found.value, found.low, found.high))
+    return Ceiling(found, Estimate(value, low, high, size), num_seeds, size)
+
+
+def all_pairs(count: int) -> itertools.combinations[tuple[int, int]]:
+    """Returns every two of the seeds."""
+    return itertools.combinations(range(count), 2)
+
+
+def attainable(tau: float, num_seeds: int) -> float:
+    """Returns tau of a perfect ranking against the mean of seeds that agree by ``tau``.
+
+    Args:
+        tau: between two seeds; at most 0 = the losses hold nothing but noise.
+        num_seeds: seeds of the mean.
+    """
+    if not tau > 0:
+        return 0.0
+    single = math.sin(math.pi / 2 * tau)
+    reliability = num_seeds * single / (1 + (num_seeds - 1) * single)
+    return 2 / math.pi * math.asin(math.sqrt(reliability))

@@ -1,0 +1,141 @@
+"""Methods against each other: means over seeds, and what each gains over uniform sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from magicbert.ranking.seeds import PairedDifference, holm, over_seeds, paired_difference
+from magicbert.ranking.study_rows import BASELINE, DEFAULT, EQUAL_FLOPS
+
+# What is compared: names in the rows.
+MEASURES = ("tau", "spearman", "tau_same_operators", "tau_same_parameters", "top_10_overlap",
+            "regret_1", "regret_10", "loss", "interference",
+            "interference_one_layer")  # fmt: skip
+EQUAL_WITHIN = 0.03
+Row = Mapping[str, Any]
+Variant = tuple[str, str]
+
+
+def variants_of(rows: Sequence[Row]) -> dict[Variant, list[Row]]:
+    """Returns the rows of each method and settings, in the order in which they first stand."""
+    found: dict[Variant, list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["settings"]), []).append(row)
+    return found
+
+
+def by_seed(rows: Sequence[Row], measure: str) -> dict[int, float]:
+    """Returns one figure by seed; rows that lack it are left out."""
+    return {row["seed"]: row[measure] for row in rows if row.get(measure) is not None}
+
+
+def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns the means over seeds of every method and settings."""
+    return [summary(variant, found) for variant, found in variants_of(rows).items()]
+
+
+def summary(variant: Variant, rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns the means over seeds of one method and settings."""
+    found: dict[str, Any] = {
+        "method": variant[0],
+        "settings": variant[1],
+        "seeds": [row["seed"] for row in rows],
+        "steps": float(np.mean([row["steps"] for row in rows])),
+        "flops": float(np.mean([row["flops"] for row in rows])),
+        "anchors": float(np.mean([row["anchors"] for row in rows])),
+    }
+    for measure in MEASURES:
+        values = list(by_seed(rows, measure).values())
+        found[measure] = asdict(over_seeds(values)) if values else None
+    return found
+
+
+def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
+    """Returns what each method and settings gains over uniform sampling at default settings.
+
+    Holm's correction covers the main comparison, the methods at default settings; ablations are
+    looked at because of what the others showed, and their p-values stay as they are.
+    """
+    variants = variants_of(rows)
+    baseline = (BASELINE, DEFAULT)
+    found = [
+        gain
+        for variant in variants
+        if variant != baseline and baseline in variants
+        if (gain := gain_of(variants, variant, baseline, measure)) is not None
+    ]
+    main = [g for g in found if g["settings"] == DEFAULT and g["p_value"] is not None]
+    for gain, adjusted in zip(main, holm([g["p_value"] for g in main]), strict=True):
+        gain["p_holm"] = adjusted
+    return found
+
+
+def gain_of(
+    variants: Mapping[Variant, Sequence[Row]], variant: Variant, baseline: Variant, measure: str
+) -> dict[str, Any] | None:
+    """Returns the paired difference of two variants as JSON data; ``None`` without common seeds."""
+    gain = paired_difference(
+        by_seed(variants[variant], measure), by_seed(variants[baseline], measure)
+    )
+    if gain is None:
+        return None
+    return {
+        "method": variant[0],
+        "settings": variant[1],
+        "baseline": baseline[0],
+        "baseline_settings": baseline[1],
+        "measure": measure,
+        "flops_ratio": mean_flops(variants[variant]) / mean_flops(variants[baseline]),
+        "p_holm": None,
+        **of_pairs(gain, variants, variant, baseline, measure),
+    }
+
+
+def of_pairs(
+    gain: PairedDifference,
+    variants: Mapping[Variant, Sequence[Row]],
+    variant: Variant,
+    baseline: Variant,
+    measure: str,
+) -> dict[str, Any]:
+    """Returns the difference with its points, one per seed, for the plot."""
+    first, second = (by_seed(variants[name], measure) for name in (variant, baseline))
+    data = {
+        "points": [first[seed] - second[seed] for seed in gain.seeds],
+        "seeds": list(gain.seeds),
+        "p_value": gain.p_value,
+        "seeds_needed": gain.seeds_needed,
+        "seeds_needed_at_most": gain.seeds_needed_at_most,
+    }
+    return {**asdict(gain.difference), **data}
+
+
+def equal_flops(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
+    """Returns each method's gain at equal training FLOPs instead of equal steps.
+
+    Of the settings ``default`` and ``equal-flops`` of method and baseline, the first pair counts
+    whose mean FLOPs agree within 3%: a study may train the baseline longer or the method shorter.
+    """
+    variants = variants_of(rows)
+    found = []
+    for method in dict.fromkeys(method for method, _ in variants if method != BASELINE):
+        for mine, theirs in ((DEFAULT, DEFAULT), (DEFAULT, EQUAL_FLOPS), (EQUAL_FLOPS, DEFAULT),
+                             (EQUAL_FLOPS, EQUAL_FLOPS)):  # fmt: skip
+            variant, baseline = (method, mine), (BASELINE, theirs)
+            if variant not in variants or baseline not in variants:
+                continue
+            ratio = mean_flops(variants[variant]) / mean_flops(variants[baseline])
+            gain = gain_of(variants, variant, baseline, measure)
+            if gain is not None and abs(ratio - 1) <= EQUAL_WITHIN:
+                found.append(gain)
+                break
+    return found
+
+
+def mean_flops(rows: Sequence[Row]) -> float:
+    """Returns the mean training FLOPs of some rows."""
+    return float(np.mean([row["flops"] for row in rows]))

@@ -1,0 +1,182 @@
+"""What holds, what does not, and how sure that is: sentences that follow from intervals by rules.
+
+Nothing here knows what the study was expected to show. A verdict is one of `VERDICTS`; the rule for
+a difference is `judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from magicbert.ranking.reasons import reasons, summary_of
+from magicbert.ranking.seeds import TARGET_HALF_WIDTH
+from magicbert.ranking.study_rows import BASELINE, DEFAULT
+from magicbert.ranking.words import about, interval, named, signed
+
+VERDICTS = ("holds", "does not hold", "no difference", "undecided", "not measured", "fact")
+SIGNIFICANCE = 0.05
+NEAR_TRIVIAL_SHARE = 0.8
+Finding = tuple[str, str, str]
+Result = Mapping[str, Any]
+
+
+def findings(result: Result) -> list[dict[str, str]]:
+    """Returns one finding per question, each with topic, verdict and text.
+
+    Args:
+        result: of `magicbert.ranking.study_result.study_result`, but for its findings.
+    """
+    found = [
+        *truth_findings(result),
+        *baseline_findings(result),
+        *comparison_findings(result["differences"], "equal steps"),
+        *comparison_findings(result["equal_flops"], "equal training FLOPs"),
+        *downstream_findings(result),
+        *reasons(result),
+    ]
+    return [{"topic": topic, "verdict": verdict, "text": text} for topic, verdict, text in found]
+
+
+def judge(gain: Result, target: float = TARGET_HALF_WIDTH) -> str:
+    """Returns what an interval of a difference says: better, worse, no difference, undecided.
+
+    *better* and *worse*: the interval lies on one side of 0. *no difference*: it holds 0 and is
+    as narrow as was asked for, so that a larger difference is excluded. Everything else is
+    *undecided*; one seed alone always is.
+
+    Args:
+        gain: with ``low``, ``high``; ``None`` for one seed.
+        target: half-width that was asked for.
+    """
+    low, high = gain["low"], gain["high"]
+    if low is None or high is None:
+        return "undecided"
+    if low > 0 or high < 0:
+        return "better" if low > 0 else "worse"
+    return "no difference" if (high - low) / 2 <= target else "undecided"
+
+
+def claim(gain: Result) -> str:
+    """Returns the verdict on the claim that a figure lies above 0."""
+    return {"better": "holds", "worse": "does not hold"}.get(judge(gain), "undecided")
+
+
+def truth_findings(result: Result) -> Iterator[Finding]:
+    """Yields how far the losses of training alone can be trusted."""
+    ceiling = result["ceiling"]
+    topic = "Noise of the stand-alone losses"
+    if ceiling is None:
+        yield topic, "not measured", "There is one seed of each architecture: no noise ceiling."
+    else:
+        text = (
+            f"Two trainings of the same {ceiling['num_architectures']} architectures order them "
+            f"with tau {about(ceiling, 'between_seeds')}. A perfect ranking could reach about "
+            f"{about(ceiling, 'attainable')} against the mean of {ceiling['num_seeds']} seeds."
+        )
+        yield topic, "fact", text
+    for other in result["budgets_agree"]:
+        text = (
+            f"The orders at budgets '{result['budget']}' and '{other['budget']}' agree with tau "
+            f"{about(other, 'tau')} over {other['num_architectures']} architectures."
+        )
+        yield "Length of the stand-alone training", "fact", text
+
+
+def baseline_findings(result: Result) -> Iterator[Finding]:
+    """Yields whether the order is a trivial one, and whether a supernet beats what is free."""
+    yield from triviality(result["structure"])
+    baseline, baselines = summary_of(result, BASELINE), result["baselines"]
+    if baseline is None or baseline["tau"] is None or not baselines:
+        return
+    free = max(baselines, key=lambda entry: abs(entry["tau"] or 0.0))
+    yield against_free(baseline["tau"], free)
+    within = baseline["tau_same_operators"]
+    if within is not None:
+        text = (
+            "Among architectures of the same operators in other places, "
+            f"{named(BASELINE)} has tau {interval(within)}."
+        )
+        yield f"{named(BASELINE)} ranks beyond the choice of operators", claim(within), text
+
+
+def triviality(structure: Result) -> Iterator[Finding]:
+    """Yields how much of the true order the numbers of the operators decide."""
+    share, fit = structure["share_of_operators"], structure["fitted_counts"]
+    if share is None:
+        return
+    reach = f"; their best linear fit ranks with tau {about(fit, 'tau')}" if fit else ""
+    is_trivial = share >= NEAR_TRIVIAL_SHARE
+    text = (
+        f"Which operators an architecture holds, whatever their places, decides {100 * share:.0f}% "
+        f"of the variance of the losses{reach}. "
+    )
+    text += (
+        "Tau within equal operators is the figure to read."
+        if is_trivial
+        else "The rest is a matter of places, and of noise."
+    )
+    yield "The order is near-trivial", "holds" if is_trivial else "does not hold", text
+
+
+def against_free(mean: Result, free: Result) -> Finding:
+    """Returns whether uniform sampling ranks better than the best count, its sign chosen for it."""
+    level = abs(free["tau"] or 0.0)
+    gap = {name: None if mean[name] is None else mean[name] - level for name in ("low", "high")}
+    text = (
+        f"{named(BASELINE)} ranks with tau {interval(mean)}; the best of parameters, FLOPs and "
+        f"numbers of operators ({free['name']}) with {level:.2f}, its sign chosen on the table."
+    )
+    return f"{named(BASELINE)} beats what needs no training", claim(gap), text
+
+
+def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Finding]:
+    """Yields, per method, whether it ranks better than uniform sampling.
+
+    Args:
+        gains: paired differences to uniform sampling; at equal steps those of default settings.
+        equality: what is equal, in words.
+    """
+    for gain in gains:
+        if equality == "equal steps" and gain["settings"] != DEFAULT:
+            continue
+        judged = judge(gain)
+        verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
+        topic = f"{named(gain['method'])} ranks better than {named(BASELINE)}, {equality}"
+        yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
+
+
+def sureness(gain: Result, judged: str) -> str:
+    """Returns what stands behind a difference: seeds, correction, what is excluded or needed."""
+    count = len(gain["seeds"])
+    if gain["low"] is None:
+        return "; one common seed: nothing follows."
+    text = f", {count} common seeds, p = {gain['p_value']:.2g}"
+    if gain["p_holm"] is not None:
+        text += f" ({gain['p_holm']:.2g} after Holm's correction)"
+    if judged in ("better", "worse"):
+        is_fragile = gain["p_holm"] is not None and gain["p_holm"] > SIGNIFICANCE
+        return text + ("; not significant once all methods are counted." if is_fragile else ".")
+    if judged == "no difference":
+        largest = max(abs(gain["low"]), abs(gain["high"]))
+        return f"{text}. A difference above {largest:.2f} in either direction is excluded."
+    return (
+        f"{text}. For ±{TARGET_HALF_WIDTH:g} it takes about {gain['seeds_needed']} seeds, "
+        f"{gain['seeds_needed_at_most']} at the upper 80% limit of the standard deviation "
+        f"{gain['sd']:.3f}."
+    )
+
+
+def downstream_findings(result: Result) -> Iterator[Finding]:
+    """Yields how losses and supernets agree with downstream scores."""
+    for task in result["downstream"]:
+        alone, methods = task["alone"], task["methods"]
+        ranks = ", ".join(f"{named(m['method'])} {signed(m['tau']['mean'])}" for m in methods)
+        text = (
+            f"Tau of the loss against {task['metric'] or 'the score'} over "
+            f"{task['num_architectures']} architectures is {about(alone, 'tau')}, that of "
+            f"parameters {signed(task['parameters']['tau'])}"
+        )
+        text += f"; of supernets: {ranks}." if ranks else "."
+        verdict = claim({"low": alone["tau_low"], "high": alone["tau_high"]})
+        yield f"The stand-alone loss foretells {task['task']}", verdict, text

@@ -1,0 +1,211 @@
+"""From rows to result: known taus come out, any part of a study works, verdicts follow rules."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from synthetic_study import (
+    METHODS,
+    alone_rows,
+    downstream_rows,
+    expected_losses,
+    study_rows,
+    supernet_row,
+    write_study,
+)
+
+from magicbert.errors import UserError
+from magicbert.ranking.findings import VERDICTS, findings, judge
+from magicbert.ranking.study_result import study_result
+from magicbert.ranking.study_rows import read_study_rows, supernet_rows
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    return study_result(study_rows(3))
+
+
+def finding(result: dict[str, Any], topic: str) -> dict[str, str]:
+    found = [entry for entry in result["findings"] if topic in entry["topic"]]
+    assert len(found) == 1, [entry["topic"] for entry in result["findings"]]
+    return found[0]
+
+
+def summary(result: dict[str, Any], method: str, settings: str = "default") -> dict[str, Any]:
+    return next(m for m in result["methods"] if (m["method"], m["settings"]) == (method, settings))
+
+
+def test_every_row_has_scipys_statistics(whole):
+    losses: dict[str, list[float]] = {}
+    for row in alone_rows():
+        losses.setdefault(row["architecture"], []).append(row["loss"])
+    row, supernet = whole["rows"][0], supernet_row("spos", 0, METHODS["spos"])
+    assert (row["method"], row["seed"], row["settings"]) == ("spos", 0, "default")
+    truth = [float(np.mean(losses[name])) for name in supernet["scores"]]
+    scores = list(supernet["scores"].values())
+    assert row["tau"] == pytest.approx(stats.kendalltau(scores, truth).statistic)
+    assert row["spearman"] == pytest.approx(stats.spearmanr(scores, truth).statistic)
+    assert row["tau_low"] < row["tau"] < row["tau_high"]
+    assert row["regret_1"] == pytest.approx(truth[int(np.argmin(scores))] - min(truth))
+    assert row["num_architectures"] == 64
+    assert {"loss", "steps", "flops", "p_value", "tau_same_operators"} <= set(row)
+
+
+def test_the_result_is_json_without_holes_and_the_same_each_time(whole):
+    json.dumps(whole, allow_nan=False)
+    assert whole["missing"] == []
+    rows = [*alone_rows(), supernet_row("spos", 0, 1.0), supernet_row("magic-t", 0, 1.0)]
+    assert study_result(rows) == study_result(rows)
+
+
+def test_better_scores_give_a_better_tau_that_the_ceiling_bounds(whole):
+    taus = [summary(whole, name)["tau"]["mean"] for name in ("spos", "magic-a", "magic-at")]
+    assert taus == sorted(taus)
+    perfect = study_result([*alone_rows(), supernet_row("spos", 0, 0.0)])
+    reached = perfect["rows"][0]["tau"]
+    assert perfect["ceiling"]["attainable_low"] <= reached <= perfect["ceiling"]["attainable_high"]
+
+
+def test_paired_differences_are_over_common_seeds(whole):
+    gain = next(
+        g for g in whole["differences"] if (g["method"], g["settings"]) == ("magic-t", "k=2")
+    )
+    assert gain["seeds"] == [0, 1]
+    assert gain["p_holm"] is None
+    spos = {r["seed"]: r["tau"] for r in whole["rows"] if r["method"] == "spos"}
+    mine = {r["seed"]: r["tau"] for r in whole["rows"] if r["settings"] == "k=2"}
+    wanted = stats.ttest_rel([mine[s] for s in range(2)], [spos[s] for s in range(2)])
+    assert gain["p_value"] == pytest.approx(wanted.pvalue)
+    assert gain["points"] == pytest.approx([mine[s] - spos[s] for s in range(2)])
+
+
+def test_equal_flops_takes_the_pair_that_costs_the_same(whole):
+    pairs = {g["method"]: (g["settings"], g["baseline_settings"]) for g in whole["equal_flops"]}
+    assert pairs["magic-t"] == ("default", "default")
+    assert pairs["magic-at"] == ("equal-flops", "default")
+    assert all(abs(g["flops_ratio"] - 1) < 0.03 for g in whole["equal_flops"])
+
+
+def test_ablations_have_the_default_settings_in_their_place(whole):
+    panels = {panel["name"]: panel["points"] for panel in whole["ablations"]}
+    assert [p["value"] for p in panels["k"]] == [1, 2, 6]
+    assert [p["value"] for p in panels["p"]] == [0, 10, 50]
+    assert {p["method"] for p in panels["p"]} == {"magic-a"}
+
+
+def test_tau_against_downstream_scores(whole):
+    (task,) = whole["downstream"]
+    assert (task["task"], task["metric"], task["num_architectures"]) == ("SST-2", "accuracy", 30)
+    scores = {row["architecture"]: row["score"] for row in downstream_rows()}
+    supernet = supernet_row("spos", 0, METHODS["spos"])["scores"]
+    wanted = stats.kendalltau([supernet[n] for n in scores], [-s for s in scores.values()])
+    assert whole["rows"][0]["tau_downstream"]["SST-2"] == pytest.approx(wanted.statistic)
+
+
+def test_the_shown_seed_is_the_one_of_the_median_tau(whole):
+    shown = whole["scatter"]["methods"]["magic-at"]
+    taus = sorted(r["tau"] for r in whole["rows"]
+                  if (r["method"], r["settings"]) == ("magic-at", "default"))  # fmt: skip
+    assert shown["tau"] == taus[1]
+    assert len(shown["scores"]) == len(whole["scatter"]["losses"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.01, 0.3, "better"),
+        (-0.3, -0.01, "worse"),
+        (-0.04, 0.05, "no difference"),
+        (-0.2, 0.1, "undecided"),
+        (None, None, "undecided"),
+    ],
+)
+def test_verdicts_follow_the_interval(low, high, verdict):
+    assert judge({"low": low, "high": high}) == verdict
+
+
+def test_verdicts_turn_round_with_the_rows():
+    """The same words for whichever method is better: nothing is hoped for."""
+    rows = alone_rows()
+    for seed in range(4):
+        rows += [supernet_row("spos", seed, 0.3), supernet_row("magic-at", seed, 1.5)]
+    result = study_result(rows)
+    found = finding(result, "MAGIC-AT ranks better than SPOS, equal steps")
+    assert found["verdict"] == "does not hold"
+    assert "no room" in " ".join(entry["topic"] for entry in result["findings"])
+    turned = study_result([
+        {**row, "method": {"spos": "magic-at", "magic-at": "spos"}[row["method"]]}
+        if row["kind"] == "supernet" else row
+        for row in rows
+    ])  # fmt: skip
+    assert finding(turned, "MAGIC-AT ranks better than SPOS, equal steps")["verdict"] == "holds"
+    assert not any(entry["topic"].startswith("Reason") for entry in turned["findings"])
+
+
+def test_a_difference_is_fragile_where_holm_says_so(whole):
+    gain = {**whole["differences"][0], "settings": "default", "low": 0.01, "high": 0.2,
+            "mean": 0.1, "p_value": 0.03, "p_holm": 0.09}  # fmt: skip
+    found = finding({"findings": findings({**whole, "differences": [gain]})}, "equal steps")
+    assert found["verdict"] == "holds"
+    assert "not significant once all methods are counted" in found["text"]
+
+
+def test_undecided_says_how_many_seeds_it_takes():
+    rows = [*alone_rows()]
+    for seed in range(3):
+        rows += [supernet_row("spos", seed, 1.0), supernet_row("magic-t", seed, 1.0)]
+    result = study_result(rows)
+    gain = result["differences"][0]
+    found = finding(result, "MAGIC-T ranks better than SPOS, equal steps")
+    if found["verdict"] == "undecided":
+        assert f"it takes about {gain['seeds_needed']} seeds" in found["text"]
+    else:
+        assert found["verdict"] == "no difference"
+
+
+@pytest.mark.parametrize(
+    ("rows", "gap"),
+    [
+        (alone_rows(1), "no second seed of training alone"),
+        ([*alone_rows(), supernet_row("spos", 0, 1.0)], "one seed of SPOS only"),
+        ([*alone_rows(), supernet_row("magic-t", 0, 1.0)], "no supernet of SPOS"),
+        (alone_rows()[:2], "no downstream scores"),
+        ([*alone_rows(1), *alone_rows()[1::2][:5]], "59 architectures lack a seed"),
+    ],
+)
+def test_any_part_of_a_study_works_and_says_what_is_missing(rows, gap):
+    result = study_result(rows)
+    json.dumps(result, allow_nan=False)
+    assert any(gap in sentence for sentence in result["missing"])
+    assert {entry["verdict"] for entry in result["findings"]} <= set(VERDICTS)
+
+
+def test_scores_of_a_part_of_the_table_are_held_against_that_part():
+    row = supernet_row("spos", 0, 1.0)
+    row["scores"] = dict(list(row["scores"].items())[:20])
+    assert study_result([*alone_rows(), row])["rows"][0]["num_architectures"] == 20
+    row["scores"] = {}
+    assert study_result([*alone_rows(), row])["rows"][0].get("tau") is None
+
+
+def test_what_cannot_be_a_study_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no architecture trained alone"):
+        study_result([supernet_row("spos", 0, 1.0)])
+    with pytest.raises(UserError, match="spos, default, seed 0: keep one"):
+        supernet_rows([supernet_row("spos", 0, 1.0)] * 2)
+    file = write_study(tmp_path / "rows.jsonl", alone_rows()[:2])
+    assert read_study_rows(file) == alone_rows()[:2]
+    file.write_text('{"kind": "alone"}\n[1]\n')
+    with pytest.raises(UserError, match=r"line 2: has no 'kind'"):
+        read_study_rows(file)
+    file.write_text("{")
+    with pytest.raises(UserError, match=r"line 1: is not JSON"):
+        read_study_rows(file)
+
+
+def test_the_truth_is_of_deviation_one():
+    assert np.std(list(expected_losses().values())) == pytest.approx(1.0)
