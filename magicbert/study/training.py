@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from torch import Tensor
 from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.supernet.alignment import alignment_backend
-from magicbert.supernet.scoring import Score, score
+from magicbert.supernet.scoring import Score
+from magicbert.supernet.shared_prefix import SharedPrefix
 from magicbert.supernet.supernet import Supernet
 from magicbert.training.module import StepPlan, TrainingModule
 from magicbert.training.parts import Parts, Sections
@@ -159,20 +160,26 @@ class SmallTraining:
         """Lets the policy compare the anchor with the path just trained."""
         if self.parts.anchors is None:
             return
-        event = self.parts.anchors.update(step, path, self.accuracy)
+        event = self.parts.anchors.update(step, path, self.accuracies)
         if event is not None and event.replaced:
             self.standing = replace(self.standing, replaced=self.standing.replaced + 1)
 
-    def accuracy(self, path: Architecture) -> float:
-        """Scores a path for the anchor policy; counts what it cost."""
+    def accuracies(self, paths: Collection[Architecture]) -> dict[Architecture, float]:
+        """Scores paths for the anchor policy; counts what they would cost one by one."""
         rows = self.sections.training.rows_per_micro_batch * len(self.few)
-        spent = self.standing.flops + rows * self.forward_flops(path)
+        spent = self.standing.flops + rows * sum(map(self.forward_flops, set(paths)))
         self.standing = replace(self.standing, flops=spent)
-        return self.score(path, self.few).accuracy
+        return {path: score.accuracy for path, score in self.scores(paths, self.few).items()}
 
-    def score(self, path: Architecture, batches: list[Any]) -> Score:
-        """Scores a path with the weights as they are, without dropout."""
-        return score(self.supernet, self.parts.objective, batches, path)
+    def scores(
+        self, paths: Collection[Architecture], batches: Sequence[Any]
+    ) -> dict[Architecture, Score]:
+        """Scores paths with the weights as they are, without dropout."""
+        return SharedPrefix(self.supernet, self.parts.objective, batches)(paths)
+
+    def score(self, path: Architecture, batches: Sequence[Any]) -> Score:
+        """Scores one path."""
+        return self.scores((path,), batches)[path]
 
     def save(self, file: Path) -> None:
         """Writes everything that `restore` needs to go on with the very same steps."""

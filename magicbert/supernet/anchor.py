@@ -8,7 +8,7 @@ ranks the score passed in must be the same everywhere (all-reduced), then all ra
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from magicbert.config.sections import AlignmentSection
 from magicbert.space import Architecture, SearchSpace
 from magicbert.space.randomness import keyed_generator
 
-ScorePath = Callable[[Architecture], float]
+ScorePaths = Callable[[Collection[Architecture]], Mapping[Architecture, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class AnchorPolicy(ABC):
         self.every = every
         self.anchor: Architecture | None = None
 
-    def update(self, step: int, sampled: Architecture, score: ScorePath) -> AnchorEvent | None:
+    def update(self, step: int, sampled: Architecture, score: ScorePaths) -> AnchorEvent | None:
         """Takes note of a finished step; compares after every M-th one.
 
         Args:
             step: the step that was just made, from 0.
             sampled: its path.
-            score: dev accuracy of a path with the weights after the step.
+            score: dev accuracies of some paths with the weights after the step.
 
         Returns:
             What was compared, or ``None`` if this step called for no comparison.
@@ -85,7 +85,7 @@ class AnchorPolicy(ABC):
 
     @abstractmethod
     def compare(
-        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePaths
     ) -> AnchorEvent | None:
         """Decides whether another path takes over; changes nothing itself."""
 
@@ -110,14 +110,14 @@ class BestAnchor(AnchorPolicy):
     """The best path so far: the sampled path takes over if it scores higher (MAGIC 4.2)."""
 
     def compare(
-        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePaths
     ) -> AnchorEvent | None:
         """Compares the anchor with the sampled path, both with the weights as they are."""
         if sampled == anchor:
             return None
-        anchor_score, sampled_score = score(anchor), score(sampled)
-        replaced = sampled_score > anchor_score
-        return AnchorEvent(step, anchor, anchor_score, sampled, sampled_score, replaced)
+        scores = score((anchor, sampled))
+        replaced = scores[sampled] > scores[anchor]
+        return AnchorEvent(step, anchor, scores[anchor], sampled, scores[sampled], replaced)
 
 
 class TopPercentAnchor(AnchorPolicy):
@@ -152,10 +152,10 @@ class TopPercentAnchor(AnchorPolicy):
         self.pool_size = pool_size
 
     def compare(
-        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePaths
     ) -> AnchorEvent | None:
         """Ranks the pool and the anchor; the sampled path plays no part."""
-        scores = {path: score(path) for path in sorted({anchor, *self.pool(step)})}
+        scores = score({anchor, *self.pool(step)})
         ranking = sorted(scores, key=lambda path: (-scores[path], path))
         last = len(ranking) - 1
         if last == 0:
@@ -196,12 +196,12 @@ class MeanOfChildren(AnchorPolicy):
         others = (self.space.sample(generator) for _ in range(self.num_children - 1))
         return (sampled, *others)
 
-    def update(self, step: int, sampled: Architecture, score: ScorePath) -> AnchorEvent | None:
+    def update(self, step: int, sampled: Architecture, score: ScorePaths) -> AnchorEvent | None:
         """Compares nothing: there is no anchor to replace."""
         return None
 
     def compare(
-        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePaths
     ) -> AnchorEvent | None:
         """Compares nothing."""
         return None

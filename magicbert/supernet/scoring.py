@@ -57,7 +57,7 @@ def dropout_off(supernet: Supernet, paths: Iterable[Architecture]) -> Iterator[N
     Only what the paths run is switched: a walk over every operator of a large space would cost
     as much as the forward it is for.
     """
-    parts = {part: part.training for path in paths for part in supernet.path_modules(path)}
+    parts = {part: part.training for part in supernet.path_modules(*paths)}
     for part in parts:
         part.training = False
     try:

@@ -171,13 +171,14 @@ class Supernet(nn.Module):
         narrowed = self.select_rows(context, group.rows)
         return cast(Tensor, self.operator(layer, name)(hidden, narrowed))
 
-    def path_modules(self, architecture: Architecture) -> Iterator[nn.Module]:
-        """Yields every module that a path runs: the supernet, what is shared, its operators."""
+    def path_modules(self, *architectures: Architecture) -> Iterator[nn.Module]:
+        """Yields every module that some paths run: the supernet, what is shared, operators."""
         yield self
         for name, child in self.named_children():
             if name != "layers":
                 yield from child.modules()
-        for index, name in enumerate(architecture):
+        pairs = {pair: None for path in architectures for pair in enumerate(path)}
+        for index, name in pairs:
             yield from self.operator(index, name).modules()
 
     def operator_parameters(self, layer: int, name: str) -> Iterator[tuple[str, nn.Parameter]]:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,12 @@ from magicbert.supernet.scoring import Score
 from magicbert.trail import read_metrics
 from magicbert.training.control import Deadline, Notice, StepAgreement, agree
 from magicbert.training.engine import TrainingEngine
-from magicbert.training.evaluation import EvaluationStopped, Evaluator, evaluation_paths
+from magicbert.training.evaluation import (
+    PATHS_AT_ONCE,
+    EvaluationStopped,
+    Evaluator,
+    evaluation_paths,
+)
 from magicbert.training.module import StepPlan
 from magicbert.training.numbers.judging import StepJudge
 from magicbert.training.numbers.weight_checks import check_replicas
@@ -65,9 +70,12 @@ class TrainingLoop:
         supernet = engine.module.supernet
         self.meter = Meter(engine.device, ranks)
         dev = parts.source.dev_batches(self.training.num_eval_batches)
-        self.evaluator = Evaluator(supernet, parts.objective, dev, ranks, engine.gathered)
+        # Where weights are partitioned, those of more than one path may not fit.
+        together = 1 if self.training.zero_stage == 3 else PATHS_AT_ONCE
+        scoring = supernet, parts.objective
+        self.evaluator = Evaluator(*scoring, dev, ranks, engine.gathered, together)
         few = parts.source.dev_batches(sections.alignment.num_dev_batches)
-        self.anchor_scorer = Evaluator(supernet, parts.objective, few, ranks, engine.gathered)
+        self.anchor_scorer = Evaluator(*scoring, few, ranks, engine.gathered, together)
         self.paths = evaluation_paths(
             supernet.space, self.training.num_eval_paths, self.training.seed
         )
@@ -223,9 +231,7 @@ class TrainingLoop:
         """Lets the policy compare the anchor with the path just trained."""
         if self.parts.anchors is None or state.path is None:
             return
-        event = self.parts.anchors.update(
-            state.step - 1, state.path, lambda path: self.anchor_scorer.score(path).accuracy
-        )
+        event = self.parts.anchors.update(state.step - 1, state.path, self.accuracies)
         if event is not None:
             values = {
                 "anchor": str(event.anchor),
@@ -235,6 +241,11 @@ class TrainingLoop:
                 "replaced": event.replaced,
             }
             self.tracker.record("anchor", state.step, values)
+
+    def accuracies(self, paths: Collection[Architecture]) -> dict[Architecture, float]:
+        """Returns the dev accuracies of some paths with the weights of the moment."""
+        scores = self.anchor_scorer.scores(paths)
+        return {path: score.accuracy for path, score in scores.items()}
 
     def report(self, state: TrainState, norm: Tensor) -> None:
         """Reads the window's sums (the one wait for the device) and writes them."""

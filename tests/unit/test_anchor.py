@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 import pytest
 
@@ -22,9 +23,9 @@ class Scorer:
         self.table = table
         self.asked = []
 
-    def __call__(self, path: Architecture) -> float:
-        self.asked.append(path)
-        return self.table[path]
+    def __call__(self, paths: Collection[Architecture]) -> dict[Architecture, float]:
+        self.asked.extend(paths)
+        return {path: self.table[path] for path in paths}
 
 
 def test_the_first_path_is_the_first_anchor_and_is_not_scored():
