@@ -9,11 +9,15 @@ from typing import Any, Protocol
 from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
-from magicbert.supernet.scoring import Score, batch_scores
+from magicbert.supernet.scoring import Score
+from magicbert.supernet.shared_prefix import SharedPrefix
 from magicbert.supernet.supernet import Supernet
 
-Watch = Callable[[Sequence[Architecture]], Iterable[Architecture]]
+Group = Sequence[Architecture]
+Watch = Callable[[Sequence[Group]], Iterable[Group]]
 Scored = tuple[Architecture, tuple[Score, ...]]
+# Paths of one group: what a kill may lose, against what groups cannot share without memory.
+PATHS_AT_ONCE = 64
 
 
 class Evaluator(Protocol):
@@ -39,13 +43,15 @@ class Evaluator(Protocol):
 
 
 class InheritedWeights:
-    """Runs one path after the other with the weights it inherits from the supernet.
+    """Runs paths with the weights they inherit from the supernet, each common prefix once.
 
     Args:
         supernet: trained weights, on the device to compute on.
         objective: the task loss.
         batches: all dev batches that may be asked for, in their fixed order.
-        watch: iterates over the paths still to be scored, showing progress.
+        max_bytes: of hidden states held, those kept from call to call among them.
+        most_stacked: prefixes that take an operator in one call at most.
+        watch: iterates over the groups of paths still to be scored, showing progress.
     """
 
     def __init__(
@@ -54,23 +60,30 @@ class InheritedWeights:
         objective: Objective,
         batches: Sequence[Any],
         *,
+        max_bytes: int = 0,
+        most_stacked: int = 1,
         watch: Watch = iter,
     ) -> None:
-        self.supernet = supernet
-        self.objective = objective
-        self.batches = batches
+        self.together = SharedPrefix(
+            supernet, objective, batches, max_bytes=max_bytes, most_stacked=most_stacked
+        )
         self.watch = watch
 
     @property
     def num_batches(self) -> int:
         """Number of dev batches there are."""
-        return len(self.batches)
+        return len(self.together.batches)
 
     def __call__(self, architectures: Sequence[Architecture], batches: range) -> Iterator[Scored]:
-        """Yields each architecture with its score on each batch."""
-        chosen = [self.batches[index] for index in batches]
-        for architecture in self.watch(architectures):
-            yield architecture, batch_scores(self.supernet, self.objective, chosen, architecture)
+        """Yields each architecture with its score on each batch.
+
+        Sorted paths go group by group, so that a search that is killed loses a group at most;
+        neighbours share most, and what two groups share is kept where there is memory.
+        """
+        ordered = sorted(architectures)
+        starts = range(0, len(ordered), PATHS_AT_ONCE)
+        for group in self.watch([ordered[start : start + PATHS_AT_ONCE] for start in starts]):
+            yield from self.together(group, batches).items()
 
 
 @dataclass(frozen=True)

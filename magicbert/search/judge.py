@@ -12,6 +12,7 @@ from magicbert.search.choices import Choices
 from magicbert.search.evaluator import Evaluator
 from magicbert.search.score_file import ScoreFile
 from magicbert.space import Architecture
+from magicbert.supernet.prefixes import rank_shares
 from magicbert.supernet.scoring import Score
 from magicbert.training.ranks import Ranks
 
@@ -100,7 +101,7 @@ class Judge:
         if self.ranks is None:
             self._score_here(architectures, batches)
             return
-        mine = share_of(architectures, self.ranks.rank, self.ranks.num_ranks)
+        mine = rank_shares(architectures, self.ranks.num_ranks)[self.ranks.rank]
         problem = None
         try:
             self._score_here(mine, batches)
@@ -114,15 +115,6 @@ class Judge:
         for architecture, scores in self.evaluate(architectures, batches):
             check_finite(architecture, scores)
             self.scores.add(architecture, scores)
-
-
-def share_of(
-    architectures: Sequence[Architecture], rank: int, num_ranks: int
-) -> list[Architecture]:
-    """Returns one rank's share: a run of the sorted list, whose members begin alike."""
-    ordered = sorted(architectures)
-    first, last = (len(ordered) * place // num_ranks for place in (rank, rank + 1))
-    return ordered[first:last]
 
 
 def check_finite(architecture: Architecture, scores: Iterable[Score]) -> None:

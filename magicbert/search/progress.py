@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from rich.progress import track
+from rich.progress import Progress
 
 from magicbert.space import Architecture
 
@@ -15,14 +15,20 @@ LOGGER = logging.getLogger("magicbert")
 SECONDS_BETWEEN_LINES = 30.0
 
 
-def watched(paths: Sequence[Architecture]) -> Iterator[Architecture]:
-    """Yields the paths while showing how many are scored."""
+def watched(groups: Sequence[Sequence[Architecture]]) -> Iterator[Sequence[Architecture]]:
+    """Yields groups of paths while showing how many paths are scored."""
+    num_paths = sum(map(len, groups))
     if sys.stdout.isatty():
-        yield from track(paths, description="scoring", transient=True)
+        with Progress(transient=True) as bar:
+            task = bar.add_task("scoring", total=num_paths)
+            for group in groups:
+                yield group
+                bar.advance(task, len(group))
         return
-    last = time.monotonic()
-    for index, path in enumerate(paths):
+    last, num_scored = time.monotonic(), 0
+    for group in groups:
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            LOGGER.info("search: %d of %d paths scored in this round", index, len(paths))
-        yield path
+            LOGGER.info("search: %d of %d paths scored in this round", num_scored, num_paths)
+        yield group
+        num_scored += len(group)

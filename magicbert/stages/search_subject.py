@@ -31,6 +31,9 @@ from magicbert.space.listed import ListedPaths
 from magicbert.stages.trained_supernet import open_trained
 from magicbert.trail import own_or_plain_folder, run_folder
 
+# One batch fills a CPU's core; a GPU waits for its launches between small ones.
+STACKED = {"cpu": 1, "cuda": 8}
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -76,6 +79,8 @@ def open_checkpoint(config: SearchConfig) -> Subject:
         supernet.to(device),
         MaskedLanguageModeling(),
         source.dev_batches(max(section.num_dev_batches, section.num_final_batches)),
+        max_bytes=int(section.memory_gib * 2**30),
+        most_stacked=section.stacked_prefixes or STACKED[device.type],
         watch=watched,
     )
     choices = FeasiblePaths(supernet.space, costs, limits_of(section))

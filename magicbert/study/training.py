@@ -175,7 +175,7 @@ class SmallTraining:
         self, paths: Collection[Architecture], batches: Sequence[Any]
     ) -> dict[Architecture, Score]:
         """Scores paths with the weights as they are, without dropout."""
-        return SharedPrefix(self.supernet, self.parts.objective, batches)(paths)
+        return SharedPrefix(self.supernet, self.parts.objective, batches).totals(paths)
 
     def score(self, path: Architecture, batches: Sequence[Any]) -> Score:
         """Scores one path."""

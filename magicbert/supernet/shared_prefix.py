@@ -7,7 +7,7 @@ that go on with the same operator can be stacked and take it in one call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -144,18 +144,13 @@ class SharedPrefix:
         self._prepared: dict[int, Any] = {}
 
     def __call__(
-        self,
-        architectures: Collection[Architecture],
-        numbers: range | None = None,
-        begun: Mapping[Architecture, Score] | None = None,
-    ) -> dict[Architecture, Score]:
-        """Returns the sums of every path; they leave the device once, at the end.
+        self, architectures: Collection[Architecture], numbers: range | None = None
+    ) -> dict[Architecture, tuple[Score, ...]]:
+        """Returns the score of every path on every batch; they leave the device once, at the end.
 
         Args:
             architectures: the paths.
             numbers: of the batches to run; ``None`` = all.
-            begun: sums over the batches before these, to go on from: the result has the bits of
-                a sum over all of them.
 
         Raises:
             UserError: a path does not fit the space.
@@ -163,26 +158,26 @@ class SharedPrefix:
         for architecture in architectures:
             self.supernet.space.check(architecture)
         root = Branch.whole(tuple(architectures))
-        if not root.paths:
-            return {}
-        before = [Score(0.0, 0, 0) if begun is None else begun[path] for path in root.paths]
-        sums = torch.tensor(
-            [[one.loss_sum, one.correct] for one in before],
-            dtype=torch.float64, device=self.device,
-        )  # fmt: skip
         numbers = range(len(self.batches)) if numbers is None else numbers
-        count = 0
+        if not root.paths or not numbers:
+            return dict.fromkeys(root.paths, ())
         with dropout_off(self.supernet, root.paths), torch.no_grad():
-            for number in numbers:
-                losses, num_terms = self.run_batch(number, root, numbers.stop)
-                sums += losses
-                count += num_terms
-        return {
-            path: Score(loss_sum, round(correct), one.count + count)
-            for path, one, (loss_sum, correct) in zip(
-                root.paths, before, sums.tolist(), strict=True
+            sums, counts = zip(
+                *(self.run_batch(number, root, numbers.stop) for number in numbers), strict=True
             )
+        values = torch.stack(sums, dim=1).tolist()
+        return {
+            path: tuple(
+                Score(loss_sum, round(correct), count)
+                for (loss_sum, correct), count in zip(by_batch, counts, strict=True)
+            )
+            for path, by_batch in zip(root.paths, values, strict=True)
         }
+
+    def totals(self, architectures: Collection[Architecture]) -> dict[Architecture, Score]:
+        """Returns the score of every path on all batches together."""
+        found = self(architectures)
+        return {path: sum(scores, start=Score(0.0, 0, 0)) for path, scores in found.items()}
 
     def run_batch(self, number: int, root: Branch, num_batches: int) -> tuple[Tensor, int]:
         """Returns the sums ``[paths, 2]`` of one batch and how many terms they are of.
@@ -199,7 +194,8 @@ class SharedPrefix:
 
         def on_path(path: Architecture, last: Tensor) -> None:
             # What the loss was read off is let go: the next path needs the room.
-            loss = self.objective.read_loss(self.supernet, batch, SupernetOutput(last, (), valid))
+            output = SupernetOutput(last, (), valid)
+            loss = self.objective.read_loss(self.supernet, batch, output)
             found[path] = loss.loss_sum, loss.metrics["correct"], loss.count
 
         most_stacked = self.divide_memory(hidden.nbytes * (len(root.paths[0]) + 1), num_batches)

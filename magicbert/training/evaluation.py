@@ -77,7 +77,7 @@ class Evaluator:
         with ExitStack() as whole:
             for path in paths:
                 whole.enter_context(self.gathered(path))
-            own = SharedPrefix(self.supernet, self.objective, self.batches)(paths)
+            own = SharedPrefix(self.supernet, self.objective, self.batches).totals(paths)
         is_interrupted = self.interruption is not None and self.interruption.is_requested
         values = [v for path in paths for v in dataclasses.astuple(own[path])]
         *sums, interrupted = self.ranks.exchange(

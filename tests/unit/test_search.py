@@ -217,9 +217,9 @@ def test_no_path_is_scored_twice_on_a_batch(tmp_path):
     class Once(ToyObjective):
         calls = 0
 
-        def __call__(self, *arguments, **options):
+        def read_loss(self, *arguments):
             type(self).calls += 1
-            return super().__call__(*arguments, **options)
+            return super().read_loss(*arguments)
 
     def judge(scores: ScoreFile) -> Judge:
         batches = ToySource(rows=8).dev_batches(3)
@@ -279,7 +279,7 @@ def test_scores_of_other_weights_are_not_used(tmp_path):
 def test_a_loss_that_is_not_finite_is_refused():
     evaluator = inherited()
     with torch.no_grad():
-        evaluator.supernet.operator(0, "large").norm.weight.fill_(float("nan"))
+        evaluator.together.supernet.operator(0, "large").norm.weight.fill_(float("nan"))
     judge = Judge(FeasiblePaths(SPACE, COSTS, Limits()), evaluator)
     with pytest.raises(UserError, match=r"large-small-small-small is nan"):
         judge.batch_scores([Architecture(("large", "small", "small", "small"))], 1)

@@ -58,7 +58,7 @@ class Calls:
 def test_operator_calls_are_the_distinct_prefixes(paths):
     model = supernet()
     calls = Calls(model)
-    scores = SharedPrefix(model, ToyObjective(), BATCHES)(paths)
+    scores = SharedPrefix(model, ToyObjective(), BATCHES).totals(paths)
     assert calls.calls.total() == len(BATCHES) * num_prefixes(paths)
     assert scores == one_by_one(paths)
 
@@ -71,7 +71,7 @@ def test_stacked_prefixes_run_the_same_rows_in_fewer_calls(paths, most_stacked):
     together = SharedPrefix(
         model, ToyObjective(), BATCHES, max_bytes=2**20, most_stacked=most_stacked
     )
-    scores = together(paths)
+    scores = together.totals(paths)
     assert calls.rows == len(BATCHES) * 16 * num_prefixes(paths)
     assert calls.calls.total() <= len(BATCHES) * num_prefixes(paths)
     for path, alone in one_by_one(paths).items():
@@ -101,7 +101,7 @@ def test_kept_prefixes_change_no_loss_and_stay_within_the_limit(calls, num_state
     max_bytes = (5 + num_states) * 16 * 8 * 4
     together = SharedPrefix(supernet(), ToyObjective(), BATCHES, max_bytes=max_bytes)
     for paths in calls:
-        assert together(paths) == one_by_one(paths)
+        assert together.totals(paths) == one_by_one(paths)
         assert together.cache.num_bytes <= num_states * 16 * 8 * 4
 
 
@@ -161,12 +161,16 @@ def test_batches_share_the_memory_equally_and_lose_what_is_not_theirs_any_more()
     assert (len(cache), cache.num_bytes) == (1, 100)
 
 
-@settings(deadline=None, max_examples=15)
-@given(PATH_SETS, st.integers(0, 3))
-def test_a_score_goes_on_from_earlier_batches_to_the_same_bits(paths, first):
+def test_every_batch_has_its_own_score():
     together = SharedPrefix(supernet(), ToyObjective(), BATCHES)
-    begun = together(paths, range(first))
-    assert together(paths, range(first, 3), begun) == one_by_one(paths)
+    paths = ALL[:9]
+    by_batch = together(paths)
+    assert together(paths, range(1, 3)) == {path: scores[1:] for path, scores in by_batch.items()}
+    for number, batch in enumerate(BATCHES):
+        alone = one_by_one(paths, [batch])
+        assert {path: scores[number] for path, scores in by_batch.items()} == alone
+    assert together(paths, range(0)) == dict.fromkeys(paths, ())
+    assert together([]) == {}
 
 
 def test_a_path_of_another_space_is_refused_before_anything_runs():
@@ -201,7 +205,7 @@ class Doubling(ToyObjective):
 def test_what_no_path_has_a_say_in_is_done_once_for_a_batch():
     objective = Doubling()
     together = SharedPrefix(supernet(), objective, BATCHES)
-    scores = together(ALL[:9])
+    scores = together.totals(ALL[:9])
     together(ALL[9:20])
     assert objective.prepared == len(BATCHES)
     assert scores == {path: score(supernet(), Doubling(), BATCHES, path) for path in ALL[:9]}
@@ -215,8 +219,9 @@ def test_paths_of_bert_over_every_kind_of_rows(form):
     paths = list(model.space.enumerate())[::11]
     objective = MaskedLanguageModeling()
     expected = {path: score(model, objective, batches, path) for path in paths}
-    assert SharedPrefix(model, objective, batches)(paths) == expected
-    stacked = SharedPrefix(model, objective, batches, max_bytes=2**24, most_stacked=4)(paths)
+    assert SharedPrefix(model, objective, batches).totals(paths) == expected
+    together = SharedPrefix(model, objective, batches, max_bytes=2**24, most_stacked=4)
+    stacked = together.totals(paths)
     for path, alone in expected.items():
         assert stacked[path].loss == pytest.approx(alone.loss, rel=1e-6)
         assert (stacked[path].correct, stacked[path].count) == (alone.correct, alone.count)

@@ -52,6 +52,17 @@ class SearchSection:
     )
     num_final_batches: int = option(20, "dev batches that rank the finalists", within="[1, 1e6]")
     rows_per_batch: int = option(32, "rows of one dev batch", within="[1, 1e6]")
+    memory_gib: float = option(
+        1.0,
+        "GiB of hidden states that scoring holds; what the paths in work leave of it keeps "
+        "prefixes for later rounds",
+        within="[0, 4096]",
+    )
+    stacked_prefixes: int = option(
+        0,
+        "prefixes that take an operator in one call at most; 0 = 1 on a CPU, 8 on a GPU",
+        within="[0, 65536]",
+    )
     num_results: int = option(10, "architectures written", within="[1, 1e6]")
     num_random: int = option(
         4,
