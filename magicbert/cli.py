@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from magicbert import __version__
 from magicbert.config import roots
+from magicbert.config.fields import listed_section
 from magicbert.config.plan_section import PlanConfig
 from magicbert.config.reading import load_config, to_yaml
 from magicbert.errors import EXIT_STOPPED, EXIT_USER_ERROR, UserError
@@ -288,8 +289,14 @@ def verb_help(name: str, verb: Verb) -> str:
     return "\n".join(lines)
 
 
-def option_lines(kind: type, prefix: str) -> typing.Iterator[str]:
-    """Yields the help of one section and of those inside it."""
+def option_lines(kind: type, prefix: str, dashes: str = "--") -> typing.Iterator[str]:
+    """Yields the help of one section and of those inside it.
+
+    Args:
+        kind: the section.
+        prefix: ahead of the names of its options.
+        dashes: of an option; none where it can be given as part of a list only.
+    """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         hint = hints[field.name]
@@ -297,18 +304,31 @@ def option_lines(kind: type, prefix: str) -> typing.Iterator[str]:
             yield f"{field.name}: {first_line(typing.cast(type, hint))}"
             yield from option_lines(typing.cast(type, hint), f"{prefix}{field.name}.")
             yield ""
-        else:
-            default = show_default(field.default)
-            within = f", in {field.metadata['range'].text}" if "range" in field.metadata else ""
-            yield f"  --{prefix}{field.name} {type_name(hint)}  (default: {default}{within})"
-            yield f"        {field.metadata['help']}"
+            continue
+        default = show_default(field.default)
+        within = f", in {field.metadata['range'].text}" if "range" in field.metadata else ""
+        yield f"  {dashes}{prefix}{field.name} {type_name(hint)}  (default: {default}{within})"
+        yield f"        {field.metadata['help']}"
+        item = listed_section(hint)
+        if item is not None:
+            yield f"        each: {first_line(item)}"
+            yield from (f"      {line}" for line in option_lines(item, "", dashes=""))
 
 
 def show_default(default: Any) -> str:
     """Returns a default as the user would write it."""
     if isinstance(default, tuple):
         return f"[{', '.join(show_default(item) for item in default)}]"
+    if dataclasses.is_dataclass(default):
+        given = {name: getattr(default, name) for name in changed_fields(default)}
+        return f"{{{', '.join(f'{name}: {show_default(value)}' for name, value in given.items())}}}"
     return "empty" if default == "" else f"{default:g}" if type(default) is float else str(default)
+
+
+def changed_fields(section: Any) -> list[str]:
+    """Returns the fields of a section that differ from their defaults."""
+    fields = dataclasses.fields(section)
+    return [field.name for field in fields if getattr(section, field.name) != field.default]
 
 
 def type_name(hint: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,3 +63,9 @@ def option(default: Any, help: str, *, within: str = "") -> Any:
 def section(kind: type) -> Any:
     """Returns a dataclass field that holds a nested section with its own defaults."""
     return dataclasses.field(default_factory=kind)
+
+
+def listed_section(hint: Any) -> type | None:
+    """Returns ``Section`` of ``tuple[Section, ...]``, a list of sections; ``None`` for others."""
+    item = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    return item if isinstance(item, type) and dataclasses.is_dataclass(item) else None

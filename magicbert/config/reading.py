@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from magicbert.config.fields import Range
+from magicbert.config.fields import Range, listed_section
 from magicbert.config.yaml_text import MAX_CHARACTERS, dump_yaml, parse_yaml
 from magicbert.errors import ConfigError
 from magicbert.redaction import redact, secret_in
@@ -142,6 +142,8 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
         elif dataclasses.is_dataclass(hints[name]):
             section = typing.cast(type, hints[name])
             values[name] = build(section, value, path, problems, doubtful)
+        elif (item := listed_section(hints[name])) is not None:
+            values[name] = build_list(item, value, path, problems, doubtful)
         else:
             try:
                 values[name] = convert(hints[name], value)
@@ -149,6 +151,21 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
                 problems.append(f"{path}: {error}")
                 doubtful.add(name)
     return kind(**values)
+
+
+def build_list(
+    kind: type, items: Any, path: str, problems: list[str], doubtful: set[str]
+) -> tuple[Any, ...]:
+    """Builds a list of sections, each as `build` does."""
+    if not isinstance(items, list) or len(items) > MAX_ITEMS:
+        limit = f" of at most {MAX_ITEMS}" if isinstance(items, list) else ""
+        problems.append(f"{path}: must be a list of sections{limit}, got {describe(items)}")
+        doubtful.add(path.rpartition(".")[2])
+        return ()
+    return tuple(
+        build(kind, item, f"{path}[{number}]", problems, doubtful)
+        for number, item in enumerate(items)
+    )
 
 
 def meant_fields(name: str, hints: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
@@ -237,6 +254,9 @@ def validation_problems(config: Any, prefix: str = "") -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             path = f"{prefix}{field.name}."
             yield from validation_problems(value, path)
+        elif listed_section(typing.get_type_hints(type(config))[field.name]):
+            for number, item in enumerate(value):
+                yield from validation_problems(item, f"{prefix}{field.name}[{number}].")
         elif "range" in field.metadata:
             yield from range_problems(f"{prefix}{field.name}", value, field.metadata["range"])
     if hasattr(config, "validate"):

@@ -20,6 +20,7 @@ from magicbert.config.sections import (
     MeasureSection,
     ModelSection,
     OptimizerSection,
+    RankingSection,
     RunSection,
     SamplerAnalysisSection,
     SamplingSection,
@@ -85,14 +86,15 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnalyzeConfig:
-    """Says whether a supernet can be trusted: the sampler's walk, interference between paths."""
+    """Says whether a supernet can be trusted: sampler's walk, interference, fidelity of ranking."""
 
-    target: Literal["sampler", "interference"] = option(
+    target: Literal["sampler", "interference", "ranking"] = option(
         "interference", "what is analysed; `analyze sampler` for short"
     )
     run: RunSection = section(RunSection)
     sampler: SamplerAnalysisSection = section(SamplerAnalysisSection)
     interference: InterferenceSection = section(InterferenceSection)
+    ranking: RankingSection = section(RankingSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -107,9 +107,13 @@ def test_help_lists_every_option_of_a_verb(verb, capsys):
     shown = capsys.readouterr().out
     cli.main([verb, "--print_config"])
     tree = yaml.safe_load(capsys.readouterr().out) or {}
-    for name, value in tree.items():
-        paths = [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
-        assert all(f"--{path} " in shown for path in paths)
+
+    def paths(value: object, path: str) -> list[str]:
+        if not isinstance(value, dict):
+            return [path]
+        return [leaf for name, inner in value.items() for leaf in paths(inner, f"{path}.{name}")]
+
+    assert all(f"--{path[1:]} " in shown for path in paths(tree, "") if path)
 
 
 def test_config_errors_exit_with_2_and_without_a_traceback(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from magicbert.cli import VERBS
+from magicbert.config.fields import listed_section
 from magicbert.config.reading import from_tree, load_config, to_tree, to_yaml
 from magicbert.config.roots import FinetuneConfig, PrepareConfig, PretrainConfig, SearchConfig
 from magicbert.config.yaml_text import dump_yaml, parse_yaml
@@ -137,9 +138,13 @@ def test_every_number_has_a_range_that_holds_its_default():
 
 
 def sections_of(config: object) -> Iterator[object]:
-    """Yields a configuration and the sections in it."""
+    """Yields a configuration and the sections in it, one of each listed kind among them."""
     yield config
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
+        item = listed_section(hints[field.name])
+        if item is not None:
+            yield from sections_of(item())
         if dataclasses.is_dataclass(getattr(config, field.name)):
             yield from sections_of(getattr(config, field.name))
 
@@ -260,15 +265,10 @@ def test_defaults_are_valid_and_round_trip(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_says_what_it_means(verb):
-    def walk(kind: type) -> None:
-        for field in dataclasses.fields(kind):
-            value = getattr(kind(), field.name)
-            if dataclasses.is_dataclass(value):
-                walk(type(value))
-            else:
+    for section in sections_of(VERBS[verb].config()):
+        for field in dataclasses.fields(section):
+            if not dataclasses.is_dataclass(getattr(section, field.name)):
                 assert len(field.metadata["help"]) > 10, field.name
-
-    walk(VERBS[verb].config)
 
 
 @pytest.mark.parametrize(

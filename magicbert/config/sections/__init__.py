@@ -18,6 +18,11 @@ from magicbert.config.sections.data import (
 )
 from magicbert.config.sections.finetune import FinetuneSection
 from magicbert.config.sections.model import ModelSection, SpaceSection
+from magicbert.config.sections.ranking import (
+    DownstreamSection,
+    RankingSection,
+    StudiedSupernetSection,
+)
 from magicbert.config.sections.run import LaunchSection, RunSection
 from magicbert.config.sections.search import SearchSection
 from magicbert.config.sections.training import (
@@ -31,6 +36,7 @@ __all__ = [
     "AlignmentSection",
     "CorpusSection",
     "DataBenchSection",
+    "DownstreamSection",
     "EngineBenchSection",
     "FinetuneSection",
     "InterferenceSection",
@@ -40,6 +46,7 @@ __all__ = [
     "MeasureSection",
     "ModelSection",
     "OptimizerSection",
+    "RankingSection",
     "RunSection",
     "SamplerAnalysisSection",
     "SamplingSection",
@@ -47,6 +54,7 @@ __all__ = [
     "ShardSection",
     "SpaceSection",
     "StepBenchSection",
+    "StudiedSupernetSection",
     "TokenizerSection",
     "TrainingSection",
 ]

@@ -1,0 +1,69 @@
+"""From a studied method's short description to the sections that training reads."""
+
+from __future__ import annotations
+
+from magicbert.config.sections import (
+    AlignmentSection,
+    RankingSection,
+    SamplingSection,
+    StudiedSupernetSection,
+)
+from magicbert.space import SearchSpace
+from magicbert.study.training import FORWARDS_PER_STEP
+from magicbert.supernet.anchor import num_references
+
+GRADUAL = ("magic-t", "magic-at")
+ALIGNED = ("magic-a", "magic-at")
+# The anchor and the path that was just trained.
+COMPARED_PATHS = 2
+
+
+def sampling_of(entry: StudiedSupernetSection) -> SamplingSection:
+    """Returns which path is trained when."""
+    if entry.method in GRADUAL:
+        return SamplingSection(method="magic-t", num_changes=entry.num_changes)
+    return SamplingSection(method="strict-fair" if entry.method == "strict-fair" else "uniform")
+
+
+def alignment_of(entry: StudiedSupernetSection) -> AlignmentSection:
+    """Returns MAGIC-A's settings; not enabled for a method without it."""
+    return AlignmentSection(
+        enabled=entry.method in ALIGNED,
+        weight=entry.weight,
+        num_blocks=entry.num_blocks,
+        anchor=entry.anchor,
+        every=entry.anchor_every,
+        num_dev_batches=entry.anchor_batches,
+        top_percent=entry.top_percent,
+        tolerance=entry.tolerance,
+        pool_size=entry.pool_size,
+    )
+
+
+def supernet_steps(
+    entry: StudiedSupernetSection, setting: RankingSection, space: SearchSpace
+) -> int:
+    """Returns the optimizer steps of a supernet; at equal FLOPs alignment leaves fewer of them."""
+    num_steps = entry.num_steps or setting.supernet_steps
+    if not entry.equal_flops:
+        return num_steps
+    plain = FORWARDS_PER_STEP * setting.rows_per_step
+    return max(int(num_steps * plain / step_forwards(entry, setting, space)), 1)
+
+
+def step_forwards(
+    entry: StudiedSupernetSection, setting: RankingSection, space: SearchSpace
+) -> float:
+    """Returns what a step costs, in forwards of one row along a mean path.
+
+    Step, references of the alignment, and the anchor's comparison spread over its steps.
+    """
+    own = float(FORWARDS_PER_STEP * setting.rows_per_step)
+    alignment = alignment_of(entry)
+    if not alignment.enabled:
+        return own
+    references = num_references(alignment, space) * setting.rows_per_step
+    is_best = alignment.anchor == "best"
+    compared = COMPARED_PATHS if is_best else 1 + min(alignment.pool_size, space.count())
+    dev_rows = alignment.num_dev_batches * setting.rows_per_micro_batch
+    return own + references + compared * dev_rows / alignment.every

@@ -1,0 +1,49 @@
+"""What a study asks of the tenant whose models it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from magicbert.space import Architecture, SearchSpace
+from magicbert.space.cost import Cost
+from magicbert.study.units import AloneUnit
+from magicbert.supernet.objective import BatchSource, Objective
+from magicbert.supernet.supernet import Supernet
+from magicbert.training.parts import Probe
+
+
+class Tenant(Protocol):
+    """Builds models and batches, in the process that trains them.
+
+    Attributes:
+        objective: the task loss.
+        probe: compares two paths' gradients on a batch.
+    """
+
+    objective: Objective
+    probe: Probe
+
+    def build(self, space: SearchSpace, seed: int) -> Supernet:
+        """Returns a supernet with new weights, on the device to train on."""
+        ...
+
+    def source(self, seed: int) -> BatchSource:
+        """Returns the batches of a seed; dev batches are the same for all."""
+        ...
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Returns parameters, and FLOPs of one row's forward, of the encoder."""
+        ...
+
+    def forward_flops(self, architecture: Architecture) -> float:
+        """Returns the FLOPs of one row's forward with what stands on top of the encoder."""
+        ...
+
+    def keep(self, supernet: Supernet, unit: AloneUnit, folder: Path) -> None:
+        """Writes a trained model as `finetune` reads it."""
+        ...
+
+    def finetune(self, folder: Path, task: str, seed: int) -> tuple[str, float]:
+        """Fine-tunes a kept model; returns the name of the metric and its value."""
+        ...

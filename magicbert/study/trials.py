@@ -1,0 +1,194 @@
+"""How one unit becomes one row: trained in pieces, scored at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from magicbert.config.sections import (
+    AlignmentSection,
+    RankingSection,
+    SamplingSection,
+    TrainingSection,
+)
+from magicbert.space import Architecture, SearchSpace
+from magicbert.study.architectures import chosen
+from magicbert.study.interference import final_interference
+from magicbert.study.methods import alignment_of, sampling_of
+from magicbert.study.pieces import Pieces, Stop, piece_folder
+from magicbert.study.rows import Row
+from magicbert.study.tenant import Tenant
+from magicbert.study.training import SmallTraining
+from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit, Unit
+from magicbert.supernet.anchor import build_anchor_policy
+from magicbert.supernet.sampling import build_sampler
+from magicbert.supernet.scoring import Score
+from magicbert.training.parts import Parts, Sections
+
+# The curve of a supernet is the mean of so many paths of the table.
+NUM_CURVE_PATHS = 4
+PIECES, MODELS = "pieces", "models"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Does units, one at a time, in the process it was made in.
+
+    Attributes:
+        tenant: models and batches.
+        setting: of the study.
+        space: of the supernets.
+        table: architectures that are scored.
+        folder: of the stage; states and models lie in it.
+    """
+
+    tenant: Tenant
+    setting: RankingSection
+    space: SearchSpace
+    table: tuple[Architecture, ...]
+    folder: Path
+
+    def __call__(self, unit: Unit, stop: Stop) -> Row | None:
+        """Does a unit; ``None`` if it was told to stop, after which it can be gone on with."""
+        match unit:
+            case AloneUnit():
+                return self.train_alone(unit, unit.key, stop)
+            case SupernetUnit():
+                return self.train_supernet(unit, stop)
+            case DownstreamUnit():
+                return self.finetune(unit, stop)
+
+    def train_alone(self, unit: AloneUnit, key: str, stop: Stop) -> Row | None:
+        """Trains one architecture from new weights and scores it."""
+        path = unit.architecture
+        training = self.training(
+            SearchSpace.of(path), unit.seed, unit.num_steps, SamplingSection(), AlignmentSection()
+        )
+        pieces = self.pieces(key, training, unit.num_steps, [path])
+        if not pieces.run(stop):
+            return None
+        if unit.is_kept:
+            self.tenant.keep(training.supernet, unit, self.model_folder(unit))
+        score, cost = training.score(path, self.dev_batches), self.tenant.cost(path)
+        return {
+            "kind": "alone",
+            "architecture": str(path),
+            "seed": unit.seed,
+            "budget": unit.budget,
+            "steps": unit.num_steps,
+            "loss": score.loss,
+            "accuracy": score.accuracy,
+            "parameters": cost.parameters,
+            "flops": round(cost.flops),
+            "training_flops": training.standing.flops,
+            "curve": [list(point) for point in pieces.progress.curve],
+            "seconds": round(pieces.progress.seconds, 3),
+        }
+
+    def train_supernet(self, unit: SupernetUnit, stop: Stop) -> Row | None:
+        """Trains one supernet and scores the whole table with its weights."""
+        entry = unit.entry
+        training = self.training(
+            self.space, unit.seed, unit.num_steps, sampling_of(entry), alignment_of(entry),
+            entry.learning_rate,
+        )  # fmt: skip
+        some = chosen(self.table, NUM_CURVE_PATHS, self.setting.table_seed)
+        pieces = self.pieces(unit.key, training, unit.num_steps, some)
+        if not pieces.run(stop):
+            return None
+        began = time.monotonic()
+        losses = {}
+        for path in self.table:
+            if stop():
+                pieces.save()
+                return None
+            losses[str(path)] = training.score(path, self.dev_batches).loss
+        probe = self.tenant.probe
+        return {
+            "kind": "supernet",
+            "method": entry.method,
+            "settings": entry.settings,
+            "seed": unit.seed,
+            "steps": unit.num_steps,
+            "flops": training.standing.flops,
+            "loss": sum(losses.values()) / len(losses),
+            "scores": losses,
+            "curve": [list(point) for point in pieces.progress.curve],
+            "anchors": training.standing.replaced,
+            "interference": final_interference(training.supernet, probe, self.dev_batches),
+            "seconds": round(pieces.progress.seconds + time.monotonic() - began, 3),
+        }
+
+    def finetune(self, unit: DownstreamUnit, stop: Stop) -> Row | None:
+        """Fine-tunes a kept model, which is trained again if it is not there."""
+        start, folder = unit.start, self.model_folder(unit.start)
+        if not folder.is_dir() and self.train_alone(start, unit.key, stop) is None:
+            return None
+        began = time.monotonic()
+        metric, value = self.tenant.finetune(folder, unit.task, start.seed)
+        return {
+            "kind": "downstream",
+            "architecture": str(start.architecture),
+            "seed": start.seed,
+            "task": unit.task,
+            "metric": metric,
+            "score": value,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+    def training(
+        self,
+        space: SearchSpace,
+        seed: int,
+        num_steps: int,
+        sampling: SamplingSection,
+        alignment: AlignmentSection,
+        rate: float = 0.0,
+    ) -> SmallTraining:
+        """Returns a training at its first step; a rate of 0 is the study's own."""
+        setting = self.setting
+        optimizer = setting.optimizer
+        sections = Sections(
+            TrainingSection(
+                seed=seed,
+                num_steps=num_steps,
+                rows_per_step=setting.rows_per_step,
+                rows_per_micro_batch=setting.rows_per_micro_batch,
+                precision="fp32",
+                backend=setting.backend,
+            ),
+            replace(optimizer, learning_rate=rate or optimizer.learning_rate),
+            alignment,
+        )
+        anchors = build_anchor_policy(alignment, space, seed) if alignment.enabled else None
+        sampler = build_sampler(sampling, space, seed)
+        parts = Parts(self.tenant.objective, self.tenant.source(seed), sampler, anchors)
+        supernet = self.tenant.build(space, seed)
+        return SmallTraining(supernet, parts, sections, self.tenant.forward_flops)
+
+    def pieces(
+        self, key: str, training: SmallTraining, num_steps: int, paths: Sequence[Architecture]
+    ) -> Pieces:
+        """Returns a training that can be cut; its curve is the mean loss of some paths."""
+
+        def measure() -> float:
+            scores = [training.score(path, self.dev_batches) for path in paths]
+            return sum(scores, start=Score(0.0, 0, 0)).loss
+
+        folder = piece_folder(self.folder / PIECES, key)
+        return Pieces(folder, key, training, num_steps, measure, self.setting.num_curve_points)
+
+    @cached_property
+    def dev_batches(self) -> list[Any]:
+        """The fixed batches of every loss; they do not depend on a seed."""
+        return self.tenant.source(0).dev_batches(self.setting.num_dev_batches)
+
+    def model_folder(self, unit: AloneUnit) -> Path:
+        """Returns where the model of a unit is kept for fine-tuning."""
+        return piece_folder(self.folder / MODELS, unit.key)
+
+

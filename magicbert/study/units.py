@@ -1,0 +1,147 @@
+"""The units of work of a ranking study: each is done once and leaves one row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from magicbert.config.sections import RankingSection, StudiedSupernetSection
+from magicbert.records import digest_of
+from magicbert.space import Architecture, SearchSpace
+from magicbert.study.architectures import chosen
+from magicbert.study.methods import supernet_steps
+
+Budget = Literal["short", "long"]
+
+
+@dataclass(frozen=True, slots=True)
+class AloneUnit:
+    """One architecture trained alone.
+
+    Attributes:
+        architecture: what is trained.
+        seed: of weights, order and masks.
+        budget: name of the budget.
+        num_steps: its optimizer steps.
+        is_kept: whether the trained model is needed for fine-tuning.
+    """
+
+    architecture: Architecture
+    seed: int
+    budget: Budget
+    num_steps: int
+    is_kept: bool = False
+
+    @property
+    def key(self) -> str:
+        """What this unit and no other is called."""
+        return f"alone/{self.architecture}/{self.budget}/steps{self.num_steps}/seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class SupernetUnit:
+    """One supernet trained with one method and seed.
+
+    Attributes:
+        entry: method and settings.
+        seed: of weights, order, masks and paths.
+        num_steps: optimizer steps.
+    """
+
+    entry: StudiedSupernetSection
+    seed: int
+    num_steps: int
+
+    @property
+    def key(self) -> str:
+        """What this unit and no other is called: changed settings are another unit."""
+        what = dataclasses.asdict(dataclasses.replace(self.entry, num_seeds=1, num_steps=0))
+        name = f"{self.entry.method}/{self.entry.settings}/{digest_of(what)[:8]}"
+        return f"supernet/{name}/steps{self.num_steps}/seed{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class DownstreamUnit:
+    """One model that was trained alone, fine-tuned on one task.
+
+    Attributes:
+        start: how the model was trained.
+        task: name of the task.
+    """
+
+    start: AloneUnit
+    task: str
+
+    @property
+    def key(self) -> str:
+        """What this unit and no other is called."""
+        return f"downstream/{self.task}/{self.start.key.partition('/')[2]}"
+
+
+Unit: TypeAlias = AloneUnit | SupernetUnit | DownstreamUnit
+
+
+def units_of(
+    setting: RankingSection, space: SearchSpace, table: tuple[Architecture, ...]
+) -> list[Unit]:
+    """Returns all units in the order in which they are begun.
+
+    The short budget first, then supernets seed by seed, so that a study which is stopped has
+    every method; a model is trained before it is fine-tuned.
+
+    Args:
+        setting: of the study.
+        space: of the supernets.
+        table: architectures that are trained alone.
+    """
+    short = alone_units(setting, table, table, "short", setting.short_steps)
+    long: list[AloneUnit] = []
+    if setting.long_steps:
+        some = chosen(table, setting.num_long, setting.table_seed)
+        long = alone_units(setting, table, some, "long", setting.long_steps)
+    return [
+        *short,
+        *supernet_units(setting, space),
+        *long,
+        *downstream_units(setting, [*short, *long]),
+    ]
+
+
+def alone_units(
+    setting: RankingSection,
+    table: tuple[Architecture, ...],
+    architectures: Sequence[Architecture],
+    budget: Budget,
+    num_steps: int,
+) -> list[AloneUnit]:
+    """Returns the units of one budget, seed by seed."""
+    downstream = setting.downstream
+    is_tuned = bool(downstream.tasks) and downstream.budget == budget
+    number = downstream.num_architectures if is_tuned else 0
+    kept = set(chosen(table, number, setting.table_seed))
+    return [
+        AloneUnit(path, seed, budget, num_steps, path in kept and seed < downstream.num_seeds)
+        for seed in range(setting.num_seeds)
+        for path in architectures
+    ]
+
+
+def supernet_units(setting: RankingSection, space: SearchSpace) -> list[SupernetUnit]:
+    """Returns the first seed of every supernet, then the second, ..."""
+    most = max((entry.num_seeds for entry in setting.supernets), default=0)
+    return [
+        SupernetUnit(entry, seed, supernet_steps(entry, setting, space))
+        for seed in range(most)
+        for entry in setting.supernets
+        if seed < entry.num_seeds
+    ]
+
+
+def downstream_units(
+    setting: RankingSection, alone: Sequence[AloneUnit]
+) -> list[DownstreamUnit]:
+    """Returns the fine-tunings of the models that are kept for them."""
+    tasks = setting.downstream.tasks
+    return [DownstreamUnit(unit, task) for unit in alone if unit.is_kept for task in tasks]
