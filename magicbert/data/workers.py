@@ -84,12 +84,12 @@ def _map_in_processes(
 
 def _start_worker(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process, one core
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process when the parent was killed; the pool itself would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

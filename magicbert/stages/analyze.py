@@ -11,7 +11,7 @@ from magicbert.config.roots import AnalyzeConfig
 from magicbert.records import read_record, write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
 from magicbert.run_lock import alone_in
-from magicbert.stages import analyze_interference, analyze_sampler
+from magicbert.stages import analyze_interference, analyze_ranking, analyze_sampler
 from magicbert.stages.tables import show_table
 from magicbert.trail import Trail, stage_folder
 
@@ -27,6 +27,9 @@ def run(config: AnalyzeConfig) -> None:
     Raises:
         UserError: the run has no supernet where one is needed, or a layer is not in its space.
     """
+    if config.target == "ranking":
+        analyze_ranking.run(config)
+        return
     analysis = TARGETS[config.target]
     folder = stage_folder(config.run, f"analyze-{config.target}")
     with alone_in(folder):

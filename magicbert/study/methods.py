@@ -40,6 +40,19 @@ def alignment_of(entry: StudiedSupernetSection) -> AlignmentSection:
     )
 
 
+def options_of(entry: StudiedSupernetSection) -> str:
+    """Returns the options that its method heeds, such as ``k1-w0.5-b4-best-every100-dev5``."""
+    parts = [f"lr{entry.learning_rate:g}"] if entry.learning_rate else []
+    if entry.method in GRADUAL:
+        parts.append(f"k{entry.num_changes}")
+    if entry.method in ALIGNED:
+        parts += [f"w{entry.weight:g}", f"b{entry.num_blocks}", entry.anchor]
+        parts += [f"every{entry.anchor_every}", f"dev{entry.anchor_batches}"]
+        if entry.anchor == "top-percent":
+            parts += [f"p{entry.top_percent:g}", f"r{entry.tolerance:g}", f"pool{entry.pool_size}"]
+    return "-".join(parts) or "plain"
+
+
 def supernet_steps(
     entry: StudiedSupernetSection, setting: RankingSection, space: SearchSpace
 ) -> int:

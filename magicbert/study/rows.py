@@ -24,14 +24,19 @@ class RowFile:
     Args:
         path: the file; written from the first row on.
         identity: what every row depends on, as JSON data: digest of the data, sizes, table.
+        defaults: of the identity's options; an option that the file does not know, because it was
+            written by an earlier version, had its default.
 
     Raises:
         UserError: the file belongs to another study, or is damaged.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, identity: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
-        self.identity = json.loads(json.dumps(identity, allow_nan=False))
+        self.identity: Row = json.loads(json.dumps(identity, allow_nan=False))
+        self._defaults: Row = json.loads(json.dumps(defaults or {}, allow_nan=False))
         self._rows: dict[str, Row] = {}
         lines = list(read_lines(path))
         if lines:
@@ -68,7 +73,7 @@ class RowFile:
 
     def _check(self, head: Mapping[str, Any]) -> None:
         """Raises `UserError` that names what the rows there depend on and this study differs in."""
-        there = {name: value for name, value in head.items() if name != "kind"}
+        there = completed({name: v for name, v in head.items() if name != "kind"}, self._defaults)
         if head.get("kind") == HEAD and there == self.identity:
             return
         names = differing(there, self.identity) if head.get("kind") == HEAD else ["first line"]
@@ -125,6 +130,15 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "
         elif one != other:
             names.append(f"{prefix}{name}")
     return names
+
+
+def completed(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> Row:
+    """Returns a tree with the defaults of what it lacks."""
+    both = {**defaults, **tree}
+    for name in tree.keys() & defaults.keys():
+        if isinstance(tree[name], dict) and isinstance(defaults[name], dict):
+            both[name] = completed(tree[name], defaults[name])
+    return both
 
 
 def damaged(path: Path, number: int) -> UserError:

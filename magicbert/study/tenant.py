@@ -14,15 +14,17 @@ from magicbert.training.parts import Probe
 
 
 class Tenant(Protocol):
-    """Builds models and batches, in the process that trains them.
+    """Builds models and batches, in the process that trains them."""
 
-    Attributes:
-        objective: the task loss.
-        probe: compares two paths' gradients on a batch.
-    """
+    @property
+    def objective(self) -> Objective:
+        """The task loss."""
+        ...
 
-    objective: Objective
-    probe: Probe
+    @property
+    def probe(self) -> Probe:
+        """Compares two paths' gradients on a batch."""
+        ...
 
     def build(self, space: SearchSpace, seed: int) -> Supernet:
         """Returns a supernet with new weights, on the device to train on."""

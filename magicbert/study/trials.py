@@ -190,5 +190,3 @@ class Trials:
     def model_folder(self, unit: AloneUnit) -> Path:
         """Returns where the model of a unit is kept for fine-tuning."""
         return piece_folder(self.folder / MODELS, unit.key)
-
-

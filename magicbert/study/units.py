@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -11,7 +10,7 @@ from magicbert.config.sections import RankingSection, StudiedSupernetSection
 from magicbert.records import digest_of
 from magicbert.space import Architecture, SearchSpace
 from magicbert.study.architectures import chosen
-from magicbert.study.methods import supernet_steps
+from magicbert.study.methods import options_of, supernet_steps
 
 Budget = Literal["short", "long"]
 
@@ -57,8 +56,7 @@ class SupernetUnit:
     @property
     def key(self) -> str:
         """What this unit and no other is called: changed settings are another unit."""
-        what = dataclasses.asdict(dataclasses.replace(self.entry, num_seeds=1, num_steps=0))
-        name = f"{self.entry.method}/{self.entry.settings}/{digest_of(what)[:8]}"
+        name = f"{self.entry.method}/{self.entry.settings}/{options_of(self.entry)}"
         return f"supernet/{name}/steps{self.num_steps}/seed{self.seed}"
 
 
@@ -69,15 +67,17 @@ class DownstreamUnit:
     Attributes:
         start: how the model was trained.
         task: name of the task.
+        recipe: digest of how it is fine-tuned.
     """
 
     start: AloneUnit
     task: str
+    recipe: str
 
     @property
     def key(self) -> str:
         """What this unit and no other is called."""
-        return f"downstream/{self.task}/{self.start.key.partition('/')[2]}"
+        return f"downstream/{self.task}/{self.recipe}/{self.start.key.partition('/')[2]}"
 
 
 Unit: TypeAlias = AloneUnit | SupernetUnit | DownstreamUnit
@@ -139,9 +139,17 @@ def supernet_units(setting: RankingSection, space: SearchSpace) -> list[Supernet
     ]
 
 
-def downstream_units(
-    setting: RankingSection, alone: Sequence[AloneUnit]
-) -> list[DownstreamUnit]:
+def downstream_units(setting: RankingSection, alone: Sequence[AloneUnit]) -> list[DownstreamUnit]:
     """Returns the fine-tunings of the models that are kept for them."""
-    tasks = setting.downstream.tasks
-    return [DownstreamUnit(unit, task) for unit in alone if unit.is_kept for task in tasks]
+    downstream = setting.downstream
+    numbers = (
+        downstream.learning_rate, downstream.num_epochs, downstream.batch_size,
+        downstream.max_length, downstream.max_train_rows,
+    )  # fmt: skip
+    recipe = digest_of(numbers)[:8]
+    return [
+        DownstreamUnit(unit, task, recipe)
+        for unit in alone
+        if unit.is_kept
+        for task in downstream.tasks
+    ]

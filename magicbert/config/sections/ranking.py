@@ -34,9 +34,7 @@ class StudiedSupernetSection:
     learning_rate: float = option(
         0.0, "peak learning rate; 0 = ranking.optimizer.learning_rate", within="[0, 10]"
     )
-    num_changes: int = option(
-        SAMPLING.num_changes, "k of magic-t and magic-at", within="[1, 1000]"
-    )
+    num_changes: int = option(SAMPLING.num_changes, "k of magic-t and magic-at", within="[1, 1000]")
     weight: float = option(ALIGNMENT.weight, "lambda of magic-a and magic-at", within="[0, 1e6]")
     num_blocks: int = option(
         ALIGNMENT.num_blocks, "aligned points; 0 = after every layer", within="[0, 1000]"
