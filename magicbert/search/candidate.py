@@ -33,6 +33,12 @@ class Candidate:
         """Sorts the best first; equal losses in the order of their names."""
         return self.loss, str(self.architecture)
 
+    def figure(self, name: str) -> float:
+        """Returns what an objective minimises: ``loss``, ``parameters``, ``flops``, ``latency``."""
+        if name == "loss":
+            return self.loss
+        return float(getattr(self.cost, "latency_ns" if name == "latency" else name))
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain data, without the round."""
         return {
@@ -41,5 +47,6 @@ class Candidate:
             "accuracy": self.accuracy,
             "parameters": self.cost.parameters,
             "flops": self.cost.flops,
+            "latency_ms": self.cost.latency_ms or None,
             "num_batches": self.num_batches,
         }

@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping
 
 from magicbert.config.sections import SearchSection
 from magicbert.search.choices import Choices
+from magicbert.search.evolution import Evolution
+from magicbert.search.halving import Halving
+from magicbert.search.pool import ShrinkArchitectures
 from magicbert.search.progressive import ShrinkOperators
 from magicbert.search.random_search import RandomSearch
 from magicbert.search.rounds import Strategy
 
 STRATEGIES: Mapping[str, Callable[[Choices, SearchSection], Strategy]] = {
     "shrink-operators": ShrinkOperators,
+    "shrink-architectures": ShrinkArchitectures,
+    "evolution": Evolution,
+    "halving": Halving,
     "random": RandomSearch,
 }
 

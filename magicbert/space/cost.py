@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, replace
 
 from magicbert.errors import UserError
 from magicbert.space.architecture import Architecture
@@ -17,16 +17,29 @@ class Cost:
     Attributes:
         parameters: number of trained values.
         flops: floating-point operations of one forward of one full row (a multiply-add is two).
+        latency_ns: measured time of one forward, in whole nanoseconds, so that sums do not depend
+            on their order; 0 = not measured.
     """
 
     parameters: int = 0
     flops: float = 0.0
+    latency_ns: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.parameters + other.parameters, self.flops + other.flops)
+        return Cost(
+            self.parameters + other.parameters,
+            self.flops + other.flops,
+            self.latency_ns + other.latency_ns,
+        )
 
     def __str__(self) -> str:
-        return f"{self.parameters:,} parameters and {self.flops:.4g} FLOPs"
+        latency = f", {self.latency_ms:.4g} ms" if self.latency_ns else ""
+        return f"{self.parameters:,} parameters and {self.flops:.4g} FLOPs{latency}"
+
+    @property
+    def latency_ms(self) -> float:
+        """Latency in milliseconds."""
+        return self.latency_ns / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +84,22 @@ class CostModel:
         low, high = self.fixed, self.fixed
         for names in space.layers:
             costs = [self.of_operator(name) for name in names]
-            low += Cost(min(c.parameters for c in costs), min(c.flops for c in costs))
-            high += Cost(max(c.parameters for c in costs), max(c.flops for c in costs))
+            sizes, flops, latencies = zip(*map(astuple, costs), strict=True)
+            low += Cost(min(sizes), min(flops), min(latencies))
+            high += Cost(max(sizes), max(flops), max(latencies))
         return low, high
+
+    def with_latency(self, operators: Mapping[str, int], fixed: int) -> CostModel:
+        """Returns the same costs with latencies, in nanoseconds.
+
+        Args:
+            operators: latency of each operator.
+            fixed: what every architecture takes.
+        """
+        known = {
+            name: replace(cost, latency_ns=operators[name]) for name, cost in self.operators.items()
+        }
+        return CostModel(known, replace(self.fixed, latency_ns=fixed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +110,16 @@ class Limits:
         max_parameters: most parameters.
         min_parameters: fewest parameters.
         max_flops: most FLOPs of one row.
+        max_latency_ms: longest latency, in milliseconds.
     """
 
     max_parameters: int = 0
     min_parameters: int = 0
     max_flops: float = 0.0
+    max_latency_ms: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.max_parameters or self.min_parameters or self.max_flops)
+        return any(True for _ in self._given())
 
     def __str__(self) -> str:
         return ", ".join(
@@ -112,6 +140,8 @@ class Limits:
             excess += 1 - cost.parameters / self.min_parameters
         if self.max_flops and cost.flops > self.max_flops:
             excess += cost.flops / self.max_flops - 1
+        if self.max_latency_ms and cost.latency_ms > self.max_latency_ms:
+            excess += cost.latency_ms / self.max_latency_ms - 1
         return excess
 
     def widened(self, slack: Cost) -> Limits:
@@ -120,9 +150,10 @@ class Limits:
             self.max_parameters and self.max_parameters + slack.parameters,
             max(self.min_parameters - slack.parameters, 0),
             self.max_flops and self.max_flops + slack.flops,
+            self.max_latency_ms and self.max_latency_ms + slack.latency_ms,
         )
 
     def _given(self) -> Iterator[tuple[str, int | float]]:
-        for name in ("max_parameters", "min_parameters", "max_flops"):
+        for name in (field.name for field in fields(self)):
             if getattr(self, name):
                 yield name, getattr(self, name)

@@ -46,7 +46,8 @@ class Node:
             share = parent.count / (self.count + parent.count)
             parameters = self.cost.parameters + share * (cost.parameters - self.cost.parameters)
             flops = self.cost.flops + share * (cost.flops - self.cost.flops)
-            self.cost = Cost(round(parameters), flops)
+            latency = self.cost.latency_ns + share * (cost.latency_ns - self.cost.latency_ns)
+            self.cost = Cost(round(parameters), flops, round(latency))
         self.count += parent.count
         self.parents.append((operator, parent))
 
@@ -82,7 +83,11 @@ class FeasiblePaths:
             cell = self._grid_cell()
             self._totals = self._build(
                 lambda cost: self._limited_figures(
-                    Cost(cost.parameters // cell.parameters, cost.flops // cell.flops)
+                    Cost(
+                        cost.parameters // cell.parameters,
+                        cost.flops // cell.flops,
+                        cost.latency_ns // cell.latency_ns,
+                    )
                 ),
                 2 * GRID_CELLS,
             )
@@ -175,6 +180,8 @@ class FeasiblePaths:
             figures.append(cost.parameters)
         if limits.max_flops:
             figures.append(cost.flops)
+        if limits.max_latency_ms:
+            figures.append(cost.latency_ns)
         return tuple(figures)
 
     def _grid_cell(self) -> Cost:
@@ -184,14 +191,16 @@ class FeasiblePaths:
         return Cost(
             max(int((high.parameters - low.parameters) / cells), 1),
             max((high.flops - low.flops) / cells, 1.0),
+            max(int((high.latency_ns - low.latency_ns) / cells), 1),
         )
 
     def _extremes(self) -> Iterator[Architecture]:
-        """Yields the paths with the fewest parameters, the fewest FLOPs, the most parameters."""
+        """Yields the paths that are smallest, cheapest and fastest, and the largest one."""
         of = self.model.of_operator
         for key in (
             lambda name: of(name).parameters,
             lambda name: of(name).flops,
+            lambda name: of(name).latency_ns,
             lambda name: -of(name).parameters,
         ):
             yield Architecture(tuple(min(names, key=key) for names in self.space.layers))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from magicbert.config.reading import to_tree
 from magicbert.config.roots import SearchConfig
 from magicbert.records import read_record, write_record
+from magicbert.report.tables import write_csv
 from magicbert.run_lock import alone_in
 from magicbert.search.candidate import Candidate
 from magicbert.search.judge import Judge
@@ -24,6 +26,7 @@ LOGGER = logging.getLogger("magicbert")
 RESULT = "architectures.json"
 SCHEMA = "magicbert/architectures/1"
 SCORES = "scores.jsonl"
+FRONT = "pareto.csv"
 
 
 def run(config: SearchConfig) -> None:
@@ -50,11 +53,26 @@ def search_in(folder: Path, config: SearchConfig) -> None:
         if len(scores):
             LOGGER.info("search: %d scores of an earlier start are used", len(scores))
         best = search.run(lambda finished: report_round(finished, trail))
-        baselines = random_baselines(search)
+        found = Found(best, random_baselines(search), search.front(subject.objectives))
         scores.close()
-        write_result(folder / RESULT, search, best, baselines, subject)
+        write_result(folder, search, found, subject)
         LOGGER.info("best: %s, loss %.4f, %s", best[0].architecture, best[0].loss, best[0].cost)
         LOGGER.info("search finished: %s", folder / RESULT)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search leaves.
+
+    Attributes:
+        best: the result, best first.
+        baselines: random architectures within the same limits.
+        front: what nothing beats in every figure.
+    """
+
+    best: list[Candidate]
+    baselines: list[Candidate]
+    front: list[Candidate]
 
 
 def is_finished(file: Path, config: SearchConfig, origin: dict[str, Any]) -> bool:
@@ -104,23 +122,18 @@ def random_baselines(search: Search) -> list[Candidate]:
     return [by_architecture[architecture] for architecture in drawn]
 
 
-def write_result(
-    file: Path,
-    search: Search,
-    best: list[Candidate],
-    baselines: list[Candidate],
-    subject: Subject,
-) -> None:
-    """Writes the best architectures, random ones, every scored one, and the rounds."""
+def write_result(folder: Path, search: Search, found: Found, subject: Subject) -> None:
+    """Writes the best architectures, random ones, the front, every scored one, and the rounds."""
 
     def as_rows(candidates: list[Candidate]) -> list[dict[str, Any]]:
         rows = [candidate.to_json() for candidate in candidates]
         return rows if subject.knows_accuracy else [{**row, "accuracy": None} for row in rows]
 
-    scored = search.scored()
+    scored, front = search.scored(), as_rows(found.front)
     payload = {
-        "results": as_rows(best),
-        "random": as_rows(baselines),
+        "results": as_rows(found.best),
+        "random": as_rows(found.baselines),
+        "pareto": {"objectives": list(subject.objectives), "front": front},
         "scored": [
             {**row, "round": c.round} for row, c in zip(as_rows(scored), scored, strict=True)
         ],
@@ -140,4 +153,5 @@ def write_result(
         "origin": subject.origin,
         "settings": to_tree(search.section),
     }
-    write_record(file, SCHEMA, payload)
+    write_record(folder / RESULT, SCHEMA, payload)
+    write_csv(folder / FRONT, tuple(front[0]), [tuple(row.values()) for row in front])

@@ -51,6 +51,11 @@ class Subject:
     origin: dict[str, Any]
     knows_accuracy: bool = False
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the Pareto front is over."""
+        return ("loss", "parameters", "flops")
+
 
 def open_subject(config: SearchConfig) -> Subject:
     """Opens whatever ``search.scorer`` names; nothing is written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -73,7 +74,9 @@ def test_the_record_holds_results_scores_rounds_and_origin(root: Path) -> None:
     search.run(config(root, max_parameters=limit))
     record = result(root)
     assert len(record["results"]) == 3
-    assert record["limits"] == {"max_parameters": limit, "min_parameters": 0, "max_flops": 0.0}
+    assert record["limits"] == {
+        "max_parameters": limit, "min_parameters": 0, "max_flops": 0.0, "max_latency_ms": 0.0,
+    }  # fmt: skip
     for row in record["results"] + record["scored"]:
         cost = model.cost(Architecture.parse(row["architecture"]))
         assert (row["parameters"], row["flops"]) == (cost.parameters, cost.flops)
@@ -86,6 +89,15 @@ def test_the_record_holds_results_scores_rounds_and_origin(root: Path) -> None:
     metrics = [row for row in read_metrics(root / "tiny" / "search") if row["kind"] == "round"]
     assert [row["num_scored"] for row in metrics] == [r["num_scored"] for r in record["rounds"]]
     assert record["rounds"][0]["dropped"]
+    front = record["pareto"]["front"]
+    assert front[0]["loss"] == losses[0]
+    assert [row["loss"] for row in front] == sorted(row["loss"] for row in front)
+    for one, other in itertools.permutations(front, 2):
+        better = [one[name] < other[name] for name in ("loss", "parameters", "flops")]
+        worse = [one[name] > other[name] for name in ("loss", "parameters", "flops")]
+        assert any(better) == any(worse)
+    lines = (root / "tiny" / "search" / "pareto.csv").read_text().splitlines()
+    assert len(lines) == len(front) + 1
     assert record["origin"]["data_digest"] == read_manifest(root / "tiny" / "prepare").digest
 
 
