@@ -117,6 +117,7 @@ class Study:
             "optimizer": to_tree(setting.optimizer),
             "rows_per_step": setting.rows_per_step,
             "rows_per_micro_batch": setting.rows_per_micro_batch,
+            "rows_per_dev_batch": setting.rows_per_dev_batch,
             "num_dev_batches": setting.num_dev_batches,
         }
 

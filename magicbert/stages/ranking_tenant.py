@@ -14,6 +14,7 @@ from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.spaces import resolve_space
 from magicbert.bert.supernet import BertSupernet, build_supernet, supernet_config
 from magicbert.config.sections import RankingSection
+from magicbert.data.batch import TokenBatch
 from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.export.huggingface import write_export
@@ -92,9 +93,18 @@ class BertTenant:
     def source(self, seed: int) -> TokenSource:
         """Returns the masked rows of a seed."""
         setting = self.setting
+        return self.rows(seed, setting.rows_per_step, setting.rows_per_micro_batch)
+
+    def dev_batches(self) -> list[TokenBatch]:
+        """Returns the fixed batches behind every loss."""
+        size = self.setting.rows_per_dev_batch
+        return self.rows(0, size, size).dev_batches(self.setting.num_dev_batches)
+
+    def rows(self, seed: int, rows_per_step: int, rows_per_batch: int) -> TokenSource:
+        """Opens the prepared rows."""
         return TokenSource(
-            self.prepared, setting.masking, seed=seed, rows_per_step=setting.rows_per_step,
-            rows_per_micro_batch=setting.rows_per_micro_batch,
+            self.prepared, self.setting.masking, seed=seed, rows_per_step=rows_per_step,
+            rows_per_micro_batch=rows_per_batch,
         )  # fmt: skip
 
     def cost(self, architecture: Architecture) -> Cost:

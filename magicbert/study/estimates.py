@@ -34,7 +34,7 @@ class UnitCosts:
     def flops(self, unit: Unit) -> float:
         """Returns the FLOPs of a unit; those of a supernet are an expectation over paths."""
         setting = self.setting
-        dev_rows = setting.num_dev_batches * setting.rows_per_micro_batch
+        dev_rows = setting.num_dev_batches * setting.rows_per_dev_batch
         match unit:
             case AloneUnit():
                 rows = FORWARDS_PER_STEP * unit.num_steps * setting.rows_per_step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from magicbert.space import Architecture, SearchSpace
 from magicbert.space.cost import Cost
@@ -31,7 +31,11 @@ class Tenant(Protocol):
         ...
 
     def source(self, seed: int) -> BatchSource:
-        """Returns the batches of a seed; dev batches are the same for all."""
+        """Returns the batches of a seed, to train on."""
+        ...
+
+    def dev_batches(self) -> list[Any]:
+        """Returns the fixed batches behind every loss; no seed has a say in them."""
         ...
 
     def cost(self, architecture: Architecture) -> Cost:

@@ -185,7 +185,7 @@ class Trials:
     @cached_property
     def dev_batches(self) -> list[Any]:
         """The fixed batches of every loss; they do not depend on a seed."""
-        return self.tenant.source(0).dev_batches(self.setting.num_dev_batches)
+        return self.tenant.dev_batches()
 
     def model_folder(self, unit: AloneUnit) -> Path:
         """Returns where the model of a unit is kept for fine-tuning."""

@@ -46,7 +46,9 @@ class StudiedSupernetSection:
         ALIGNMENT.every, "steps between two comparisons of the anchor", within="[1, 1e9]"
     )
     anchor_batches: int = option(
-        ALIGNMENT.num_dev_batches, "dev batches of such a comparison", within="[1, 1e6]"
+        ALIGNMENT.num_dev_batches,
+        "dev batches of such a comparison, of rows_per_micro_batch rows",
+        within="[1, 1e6]",
     )
     top_percent: float = option(ALIGNMENT.top_percent, "p of 'top-percent'", within="[0, 100]")
     tolerance: float = option(ALIGNMENT.tolerance, "r of 'top-percent'", within="[0, 100]")
@@ -116,11 +118,10 @@ class RankingSection:
     )
     downstream: DownstreamSection = section(DownstreamSection)
     rows_per_step: int = option(256, "rows of one optimizer step", within="[1, 1e8]")
-    rows_per_micro_batch: int = option(
-        32, "rows of one forward, also of a dev batch", within="[1, 1e6]"
-    )
+    rows_per_micro_batch: int = option(32, "rows of one forward in training", within="[1, 1e6]")
+    rows_per_dev_batch: int = option(64, "rows of one forward in scoring", within="[1, 1e6]")
     num_dev_batches: int = option(
-        50, "fixed dev batches behind every loss and every score", within="[1, 1e6]"
+        25, "fixed dev batches behind every loss and every score", within="[1, 1e6]"
     )
     backend: Literal["auto", "triton", "torch"] = option("auto", "which kernels to use")
     num_curve_points: int = option(
