@@ -63,7 +63,7 @@ PLAN_OPTIONS = "plan."
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
               "--from": "source", "--verify": "run.verify"}  # fmt: skip
 # Options that need no value.
-FLAGS = {"--aot": "kernels.aot", "--tune": "kernels.tune"}
+FLAGS = {"--aot": "kernels.aot", "--tune": "kernels.tune", "--onnx": "onnx.enabled"}
 # What the machine refuses is the user's to mend: a message, not a traceback.
 REFUSALS = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR,

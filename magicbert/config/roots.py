@@ -19,6 +19,7 @@ from magicbert.config.sections import (
     MaskingSection,
     MeasureSection,
     ModelSection,
+    OnnxSection,
     OptimizerSection,
     RankingSection,
     RunSection,
@@ -149,6 +150,7 @@ class ExportConfig:
     run: RunSection = section(RunSection)
     license: str = option("apache-2.0", "licence named in the model card")
     language: str = option("en", "language named in the model card")
+    onnx: OnnxSection = section(OnnxSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -36,7 +36,7 @@ def write_export(
     Raises:
         UserError: ``folder`` holds something else than an export, or the tokenizer is missing.
     """
-    refuse_to_replace_others(folder)
+    refuse_to_replace_others(folder, MANIFEST, SCHEMA, "an export")
     tokenizer_files = sorted(path for path in tokenizer.glob("*") if path.is_file())
     if not (tokenizer / "tokenizer.json").is_file():
         raise UserError(f"{tokenizer}: no tokenizer.json; run `magicbert prepare` first")
@@ -63,16 +63,23 @@ def modeling_files() -> list[Path]:
     return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
 
 
-def refuse_to_replace_others(folder: Path) -> None:
-    """Raises `UserError` if a folder that is about to be replaced is not an export."""
+def refuse_to_replace_others(folder: Path, record: str, schema: str, kind: str) -> None:
+    """Raises `UserError` if a folder that is about to be replaced is not one of ours.
+
+    Args:
+        folder: may be missing or empty.
+        record: name of the file that marks one of ours.
+        schema: of that record.
+        kind: what is written there, for the message.
+    """
     if not folder.exists():
         return
     if folder.is_dir() and not any(folder.iterdir()):
         return
     try:
-        read_record(folder / MANIFEST, SCHEMA)
+        read_record(folder / record, schema)
     except UserError as error:
         raise UserError(
-            f"{folder}: is there and is not an export of magicbert, so it is not replaced; "
+            f"{folder}: is there and is not {kind} of magicbert, so it is not replaced; "
             "move it away, or set run.label"
         ) from error

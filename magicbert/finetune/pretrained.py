@@ -107,13 +107,14 @@ def register_magicbert() -> None:
     """Tells transformers the classes of our model type."""
     import transformers
 
-    from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
-    from magicbert.bert.modeling.modeling_magicbert import MagicBertForSequenceClassification
+    from magicbert.bert.modeling import modeling_magicbert
+    from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP, MagicBertConfig
 
     transformers.AutoConfig.register(MagicBertConfig.model_type, MagicBertConfig, exist_ok=True)
-    transformers.AutoModelForSequenceClassification.register(
-        MagicBertConfig, MagicBertForSequenceClassification, exist_ok=True
-    )
+    for loader, target in AUTO_MAP.items():
+        if loader != "AutoConfig":
+            model = getattr(modeling_magicbert, target.partition(".")[2])
+            getattr(transformers, loader).register(MagicBertConfig, model, exist_ok=True)
 
 
 def folder_identity(folder: Path, *, with_code: bool = False) -> str:

@@ -17,9 +17,11 @@ from magicbert.data.verification import verify_tokenizer
 from magicbert.errors import UserError
 from magicbert.export.huggingface import write_export
 from magicbert.export.model_card import CardFacts, model_card
+from magicbert.export.onnx_packages import require_onnx
 from magicbert.export.provenance import read_provenance
 from magicbert.run_lock import alone_in
 from magicbert.space import Architecture
+from magicbert.stages import export_onnx
 from magicbert.trail import run_folder, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
@@ -28,12 +30,19 @@ LOGGER = logging.getLogger("magicbert")
 def run(config: ExportConfig) -> None:
     """Reads ``retrain/model`` and ``prepare/``, writes ``export/`` at the root of the run.
 
+    With ``onnx.enabled`` also ``onnx/``; with ``onnx.model`` that alone, of the model it names.
+
     Raises:
         UserError: a stage before this one is missing, or its files do not belong together.
     """
-    folder = stage_folder(config.run, "export")
-    with alone_in(folder):
-        export_to(folder, config)
+    if config.onnx.enabled:
+        require_onnx()
+    if not config.onnx.model:
+        folder = stage_folder(config.run, "export")
+        with alone_in(folder):
+            export_to(folder, config)
+    if config.onnx.enabled:
+        export_onnx.run(config)
 
 
 def export_to(folder: Path, config: ExportConfig) -> None:

@@ -30,6 +30,7 @@ LEAVES = {
 CORE = LEAVES | {"space", "data", "supernet", "training"}
 ROOMS = CORE | {
     "bench",
+    "comparison",
     "interference",
     "ranking",
     "study",
@@ -65,6 +66,7 @@ ARROWS = {
     "search": CORE,
     "report": CORE,
     "export": CORE | {"bert"},
+    "comparison": CORE | {"bench", "bert", "export", "finetune"},
     "finetune": CORE | {"bert"},
     "stages": ROOMS,
     "cli": LEAVES | {"stages"},

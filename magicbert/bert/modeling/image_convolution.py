@@ -29,11 +29,13 @@ BLOCK_ELEMENTS = 3 * 2**16
 def suits_library(input_BSH: Tensor, segments: Segments) -> bool:
     """Returns whether `convolve_rows` is for these rows: fp32, not packed, on a CPU.
 
-    Compiled code fuses shifted products itself, and a call of a library would cut it in two.
+    Compiled code fuses shifted products itself, and a call of a library would cut it in two; an
+    exported graph is run by other libraries, which know a convolution when they see one.
     """
     is_plain = input_BSH.device.type == "cpu" and input_BSH.dtype == torch.float32
     is_one_segment = not segments.is_packed and input_BSH.numel() > 0
-    return HAS_LIBRARY and is_plain and is_one_segment and not torch.compiler.is_compiling()
+    is_compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return HAS_LIBRARY and is_plain and is_one_segment and not is_compiled
 
 
 def convolve_rows(input_BSH: Tensor, weight_KH: Tensor, bias_H: Tensor) -> Tensor:

@@ -289,6 +289,8 @@ def segments_of(
                 f"{name} must have the shape of the input, {list(inputs.shape)}, "
                 f"got {list(given.shape)}"
             )
+    if torch.compiler.is_exporting() and attention_mask_BS is not None and segment_ids_BS is None:
+        return Segments.of_mask(attention_mask_BS)
     ids_BS = segment_ids_BS
     if attention_mask_BS is not None:
         seen_BS = (attention_mask_BS > 0).long()
@@ -303,7 +305,7 @@ def first_hidden(hidden_BSH: Tensor, attention_mask_BS: Tensor | None) -> Tensor
     if attention_mask_BS is None:
         return hidden_BSH[:, 0]
     first_B = (attention_mask_BS > 0).int().argmax(1)
-    return hidden_BSH[torch.arange(len(first_B), device=first_B.device), first_B]
+    return hidden_BSH[torch.arange(first_B.shape[0], device=first_B.device), first_B]
 
 
 def as_requested(

@@ -115,6 +115,20 @@ class Segments:
             run_offsets(ids_BS, _rounded_up(known.num_runs)) if has_offsets else None,
         )
 
+    @classmethod
+    def of_mask(cls, attention_mask_BS: Tensor) -> Segments:
+        """Describes rows of one document each, padded anywhere, without looking at the data.
+
+        For code that is traced once and then sees other batches: it always masks.
+
+        Args:
+            attention_mask_BS: 0 = padding.
+        """
+        valid_BS = attention_mask_BS > 0
+        return cls(
+            valid_BS.long(), _positions_of_one(valid_BS), valid_BS, _visible_keys(valid_BS), False
+        )
+
     def select(self, rows: Tensor) -> Segments:
         """Returns the segments of some rows, ``[n]`` int64, without looking at the data.
 
@@ -216,6 +230,13 @@ def _restarting_positions(ids_BS: Tensor) -> Tensor:
     is_start_BS[:, 1:] = running_BS[:, 1:] != running_BS[:, :-1]
     start_BS = torch.where(is_start_BS, index_S, 0).cummax(1).values
     return index_S - start_BS
+
+
+def _positions_of_one(valid_BS: Tensor) -> Tensor:
+    """`_restarting_positions` of rows of one document each, in operators that every format has."""
+    index_S = torch.arange(valid_BS.shape[1], device=valid_BS.device)
+    first_B1 = valid_BS.long().argmax(1, keepdim=True)
+    return torch.where(index_S < first_B1, index_S, index_S - first_B1)
 
 
 def _same_segment(ids_BS: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from magicbert.config.sections.data import (
 )
 from magicbert.config.sections.finetune import FinetuneSection
 from magicbert.config.sections.model import ModelSection, SpaceSection
+from magicbert.config.sections.onnx import OnnxSection
 from magicbert.config.sections.ranking import (
     DownstreamSection,
     RankingSection,
@@ -45,6 +46,7 @@ __all__ = [
     "MaskingSection",
     "MeasureSection",
     "ModelSection",
+    "OnnxSection",
     "OptimizerSection",
     "RankingSection",
     "RunSection",

@@ -1,0 +1,219 @@
+"""``magicbert export --onnx``: a model as ONNX graphs, checked, scored and timed beside torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magicbert.bench.machine import describe_machine, package_versions
+from magicbert.comparison.dev_scores import DevRows, Form, MaskedRows, TaskRows
+from magicbert.comparison.latency import Timing, measure_latency, random_batches
+from magicbert.comparison.loading import Runnable, load_runnable
+from magicbert.config.roots import ExportConfig
+from magicbert.config.sections import FinetuneSection, MaskingSection, OnnxSection
+from magicbert.data.source import TokenSource
+from magicbert.errors import UserError
+from magicbert.export.onnx_folder import GRAPH, INT8_GRAPH, forms_table, write_onnx_folder
+from magicbert.export.onnx_graph import MAX_FILE_BYTES, num_weight_bytes, write_graph
+from magicbert.export.onnx_packages import require_onnx
+from magicbert.export.onnx_parity import check_axes, check_parity, probes
+from magicbert.export.onnx_session import OnnxModel, largest_difference, write_int8
+from magicbert.finetune.encoding import EncodedRows, EncodedTask, Padding, encode_part
+from magicbert.finetune.task_data import read_task
+from magicbert.finetune.tasks import find_tasks
+from magicbert.run_lock import alone_in
+from magicbert.trail import describe_environment, run_folder, stage_folder
+
+LOGGER = logging.getLogger("magicbert")
+DEV_BATCH_ROWS = 32
+NO_ROWS = "no dev rows are known for this model: name its task with onnx.task"
+
+
+def run(config: ExportConfig) -> None:
+    """Converts the model and writes the folder ``onnx`` beside the run's ``export``.
+
+    Raises:
+        UserError: a package is missing, the model cannot be read, or its graph is not right.
+    """
+    require_onnx()
+    own = stage_folder(config.run, "export")
+    name = config.onnx.model or own.name
+    loaded = load_runnable(
+        config.onnx.model or str(own),
+        name=name,
+        trust_remote_code=config.onnx.trust_remote_code,
+    )
+    if num_weight_bytes(loaded.model) > MAX_FILE_BYTES:
+        raise UserError(f"{name}: its weights do not fit into the 2 GiB of one ONNX file")
+    folder = stage_folder(config.run, "onnx")
+    dev_rows = find_dev_rows(config, loaded, folder)
+    with alone_in(folder):
+        record = write_onnx_folder(
+            folder,
+            loaded.folder,
+            lambda aside: fill(aside, loaded, dev_rows, config.onnx),
+            usage(loaded),
+        )
+    LOGGER.info("%s", forms_table(record))
+    LOGGER.info("exported %s to %s", name, folder)
+
+
+def fill(
+    folder: Path, loaded: Runnable, dev_rows: DevRows | None, options: OnnxSection
+) -> dict[str, Any]:
+    """Writes the graphs and returns their record."""
+    name = loaded.start.name
+    LOGGER.info("tracing %s", name)
+    write_graph(loaded.model, loaded.head, loaded.inputs, folder / GRAPH)
+    graphs = {"onnx": OnnxModel(folder / GRAPH, options.threads)}
+    check_axes(name, graphs["onnx"], loaded.inputs)
+    rows = list(probes(loaded.start.vocab_size, loaded.longest, loaded.inputs))
+    worst = check_parity(name, loaded.model, graphs["onnx"], rows, options.tolerance)
+    if options.int8:
+        write_int8(folder / GRAPH, folder / INT8_GRAPH)
+        graphs["int8"] = OnnxModel(folder / INT8_GRAPH, options.threads)
+    forms: dict[str, Form] = {"torch": torch_form(loaded), **graphs}
+    timing = Timing(
+        options.rows, min(options.length, loaded.longest), options.rounds, threads=options.threads
+    )
+    times = measure_latency(
+        forms,
+        dict.fromkeys(forms, random_batches(loaded.start.vocab_size, loaded.inputs, timing)),
+        timing,
+    )
+    judged = judge(forms, dev_rows, rows)
+    sizes = {
+        "torch": num_weight_bytes(loaded.model),
+        **{form: (folder / file).stat().st_size for form, file in file_of(forms).items()},
+    }
+    return {
+        "model": name,
+        "model_identity": loaded.start.identity,
+        "architecture": loaded.start.architecture,
+        "class": type(loaded.model).__name__,
+        "inputs": list(loaded.inputs),
+        "outputs": list(loaded.head.output_names),
+        "parity": {
+            "largest_difference": worst,
+            "tolerance": options.tolerance,
+            "rows": sum(len(batch["input_ids"]) for batch in rows),
+        },
+        "score": {
+            "metric": dev_rows.metric if dev_rows else "",
+            "rows": dev_rows.num_rows if dev_rows else 0,
+            "source": dev_rows.source if dev_rows else "",
+            "reason": "" if dev_rows else NO_ROWS,
+        },
+        "timing": {
+            "rows": timing.rows,
+            "length": timing.length,
+            "rounds": timing.rounds,
+            "threads": timing.threads,
+        },
+        "forms": {
+            form: {"bytes": sizes[form], "milliseconds": times[form], **judged[form]}
+            for form in forms
+        },
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "commit": describe_environment()["commit"],
+    }
+
+
+def file_of(forms: Mapping[str, Form]) -> dict[str, str]:
+    """Returns the file of each form that has one."""
+    files = {"onnx": GRAPH, "int8": INT8_GRAPH}
+    return {form: file for form, file in files.items() if form in forms}
+
+
+def torch_form(loaded: Runnable) -> Form:
+    """Returns the torch model as a form: a batch in, outputs in order out."""
+
+    def call(batch: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        output: tuple[Tensor, ...] = loaded.model(**batch, return_dict=False)
+        return output
+
+    return call
+
+
+def judge(
+    forms: Mapping[str, Form], dev_rows: DevRows | None, probe_rows: Sequence[Mapping[str, Tensor]]
+) -> dict[str, dict[str, Any]]:
+    """Returns, per form, its score and the largest difference of its logits to torch's.
+
+    Both are of the dev rows where there are any; else the difference is of rows of random tokens.
+    """
+    batches = list(dev_rows.batches()) if dev_rows else list(probe_rows)
+    with torch.inference_mode():
+        outputs = {name: [form(batch) for batch in batches] for name, form in forms.items()}
+    judged: dict[str, dict[str, Any]] = {}
+    for name, given in outputs.items():
+        gaps = [
+            largest_difference(one, other, batch["attention_mask"])
+            for one, other, batch in zip(outputs["torch"], given, batches, strict=True)
+        ]
+        judged[name] = {
+            "largest_difference": max(gaps),
+            "score": dev_rows.score(given) if dev_rows else None,
+        }
+    return judged
+
+
+def find_dev_rows(config: ExportConfig, loaded: Runnable, folder: Path) -> DevRows | None:
+    """Returns the rows that the forms are scored on: the task's, or held-out rows of the run.
+
+    Raises:
+        UserError: the task is unknown, or the model does not have as many outputs as it.
+    """
+    if config.onnx.task:
+        return task_rows(config.onnx, loaded, folder)
+    if config.onnx.model or loaded.head.suffix != "ForMaskedLM":
+        return None
+    source = TokenSource(
+        run_folder(config.run) / "prepare",
+        MaskingSection(),
+        seed=0,
+        rows_per_step=DEV_BATCH_ROWS,
+        rows_per_micro_batch=DEV_BATCH_ROWS,
+    )
+    return MaskedRows(source.dev_batches(config.onnx.num_dev_batches), loaded.inputs)
+
+
+def task_rows(options: OnnxSection, loaded: Runnable, folder: Path) -> TaskRows:
+    """Returns the dev rows of a task, as the model reads them.
+
+    Raises:
+        UserError: the task is unknown, or the model does not have as many outputs as it.
+    """
+    (task,) = find_tasks((options.task,), mnli_first=False)
+    num_outputs = getattr(loaded.model, "num_labels", 0)
+    is_classifier = loaded.head.suffix == "ForSequenceClassification"
+    if not is_classifier or num_outputs != task.num_outputs:
+        raise UserError(
+            f"onnx.task: {task.name} needs a sequence classifier with {task.num_outputs} outputs; "
+            f"{loaded.start.name} is a {type(loaded.model).__name__} with {num_outputs}"
+        )
+    data = read_task(task, FinetuneSection(data=options.data, max_train_rows=1), folder)
+    part = encode_part(data.parts[0], loaded.tokenizer, loaded.longest)
+    padding = Padding(loaded.tokenizer.pad_token_id, task.is_regression)
+    encoded = EncodedTask(task, EncodedRows([]), (part,), padding)
+    return TaskRows(encoded, loaded.inputs, f"dev rows of {task.name}")
+
+
+def usage(loaded: Runnable) -> str:
+    """Returns Python code that runs the graph."""
+    return (
+        "import onnxruntime\n"
+        "from transformers import AutoTokenizer\n\n"
+        'folder = "path/to/this/folder"\n'
+        "tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)\n"
+        f'session = onnxruntime.InferenceSession(f"{{folder}}/{GRAPH}")\n'
+        'fields = tokenizer(["some text", "and a longer one"], padding=True, return_tensors="np")\n'
+        f"inputs = {{name: fields[name] for name in {list(loaded.inputs)}}}\n"
+        f"{', '.join(loaded.head.output_names)}, = session.run(None, inputs)\n"
+    )
