@@ -29,7 +29,10 @@ class Head:
 
 
 TOKEN_LOGITS = ("logits", ("batch", "length", "choice"))
+ONE_LOGIT = ("logits", ("batch", "length"))
 HEADS = (
+    Head("MagicBertForPreTraining", "AutoModelForPreTraining", (ONE_LOGIT,)),
+    Head("ElectraForPreTraining", "AutoModelForPreTraining", (ONE_LOGIT,)),
     Head("ForMaskedLM", "AutoModelForMaskedLM", (TOKEN_LOGITS,)),
     Head(
         "ForSequenceClassification",

@@ -36,7 +36,7 @@ def write_export(
     Raises:
         UserError: ``folder`` holds something else than an export, or the tokenizer is missing.
     """
-    refuse_to_replace_others(folder, MANIFEST, SCHEMA, "an export")
+    refuse_to_replace_others(folder)
     tokenizer_files = sorted(path for path in tokenizer.glob("*") if path.is_file())
     if not (tokenizer / "tokenizer.json").is_file():
         raise UserError(f"{tokenizer}: no tokenizer.json; run `magicbert prepare` first")
@@ -63,7 +63,9 @@ def modeling_files() -> list[Path]:
     return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
 
 
-def refuse_to_replace_others(folder: Path, record: str, schema: str, kind: str) -> None:
+def refuse_to_replace_others(
+    folder: Path, record: str = MANIFEST, schema: str = SCHEMA, kind: str = "an export"
+) -> None:
     """Raises `UserError` if a folder that is about to be replaced is not one of ours.
 
     Args:

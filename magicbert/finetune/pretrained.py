@@ -6,6 +6,7 @@ of its own. Weights are read from safetensors only.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,13 +108,14 @@ def register_magicbert() -> None:
     """Tells transformers the classes of our model type."""
     import transformers
 
-    from magicbert.bert.modeling import modeling_magicbert
+    from magicbert.bert import modeling
     from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP, MagicBertConfig
 
     transformers.AutoConfig.register(MagicBertConfig.model_type, MagicBertConfig, exist_ok=True)
     for loader, target in AUTO_MAP.items():
         if loader != "AutoConfig":
-            model = getattr(modeling_magicbert, target.partition(".")[2])
+            module, name = target.split(".")
+            model = getattr(importlib.import_module(f"{modeling.__name__}.{module}"), name)
             getattr(transformers, loader).register(MagicBertConfig, model, exist_ok=True)
 
 

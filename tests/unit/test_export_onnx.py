@@ -13,6 +13,7 @@ from torch import Tensor
 
 from magicbert import cli
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.modeling.modeling_discriminator import MagicBertForPreTraining
 from magicbert.bert.modeling.modeling_magicbert import (
     MagicBertForMaskedLM,
     MagicBertForQuestionAnswering,
@@ -60,6 +61,7 @@ def run_graph(file: Path, **inputs: Tensor) -> list[Tensor]:
 HEADS = {
     "classifier": (MagicBertForSequenceClassification, {"num_labels": 3}),
     "answers": (MagicBertForQuestionAnswering, {}),
+    "discriminator": (MagicBertForPreTraining, {}),
 }
 
 
