@@ -163,6 +163,7 @@ def supernet_config(
         hidden_dropout_prob=model.dropout,
         attention_probs_dropout_prob=model.attention_dropout,
         initializer_range=model.initializer_range,
+        position_initializer_range=model.position_initializer_range or None,
         pad_token_id=pad_token_id,
         backend=backend,
     )

@@ -88,22 +88,23 @@ def units_of(
 ) -> list[Unit]:
     """Returns all units in the order in which they are begun.
 
-    The short budget first, then supernets seed by seed, so that a study which is stopped has
-    every method; a model is trained before it is fine-tuned.
+    Models and supernets come mixed, each in even steps, and models in a random order with all
+    seeds of one at once: a study that is stopped early has every method, on a table whose
+    architectures are a fair sample. A model is trained before it is fine-tuned.
 
     Args:
         setting: of the study.
         space: of the supernets.
         table: architectures that are trained alone.
     """
-    short = alone_units(setting, table, table, "short", setting.short_steps)
+    everything = chosen(table, len(table), setting.table_seed)
+    short = alone_units(setting, table, everything, "short", setting.short_steps)
     long: list[AloneUnit] = []
     if setting.long_steps:
         some = chosen(table, setting.num_long, setting.table_seed)
         long = alone_units(setting, table, some, "long", setting.long_steps)
     return [
-        *short,
-        *supernet_units(setting, space),
+        *mixed(short, supernet_units(setting, space)),
         *long,
         *downstream_units(setting, [*short, *long]),
     ]
@@ -116,16 +117,24 @@ def alone_units(
     budget: Budget,
     num_steps: int,
 ) -> list[AloneUnit]:
-    """Returns the units of one budget, seed by seed."""
+    """Returns the units of one budget, architecture by architecture."""
     downstream = setting.downstream
     is_tuned = bool(downstream.tasks) and downstream.budget == budget
     number = downstream.num_architectures if is_tuned else 0
     kept = set(chosen(table, number, setting.table_seed))
     return [
         AloneUnit(path, seed, budget, num_steps, path in kept and seed < downstream.num_seeds)
-        for seed in range(setting.num_seeds)
         for path in architectures
+        for seed in range(setting.num_seeds)
     ]
+
+
+def mixed(models: Sequence[Unit], supernets: Sequence[Unit]) -> list[Unit]:
+    """Returns both lists as one, in which every prefix has about the same share of each."""
+    whole = max(len(models), 1), max(len(supernets), 1)
+    places = [((number + 1) / whole[0], 0, unit) for number, unit in enumerate(models)]
+    places += [((number + 1) / whole[1], 1, unit) for number, unit in enumerate(supernets)]
+    return [unit for _, _, unit in sorted(places, key=lambda place: place[:2])]
 
 
 def supernet_units(setting: RankingSection, space: SearchSpace) -> list[SupernetUnit]:

@@ -35,6 +35,8 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
         attention_probs_dropout_prob: dropout of the attention weights.
         classifier_dropout: dropout of fine-tuning heads; ``None`` = ``hidden_dropout_prob``.
         initializer_range: standard deviation of new embeddings, feed-forward layers and heads.
+        position_initializer_range: that of new position embeddings; ``None`` = the same. Next to
+            small ones tokens stand out from the first step on, which narrow models need.
         layer_norm_eps: epsilon of every layer norm.
         pad_token_id: id of the padding token.
         tie_word_embeddings: the masked-language head shares the token table.
@@ -54,6 +56,7 @@ class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
     initializer_range: float = 0.02
+    position_initializer_range: float | None = None
     layer_norm_eps: float = 1e-5
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True

@@ -12,6 +12,24 @@ from .dropout import Dropout
 from .segments import Segments
 
 
+class PositionTable(nn.Embedding):
+    """Learned positions with a scale of initial values of their own.
+
+    Args:
+        num_positions: rows.
+        size: width.
+        std: of the initial values; ``None`` = that of all embeddings.
+    """
+
+    def __init__(self, num_positions: int, size: int, std: float | None) -> None:
+        super().__init__(num_positions, size)
+        self.std = std
+
+    def initialize(self, std: float) -> None:
+        """Fills the table; ``std`` counts where the table has none of its own."""
+        nn.init.normal_(self.weight, std=std if self.std is None else self.std)
+
+
 class Embeddings(nn.Module):
     """``Dropout(P LN(token + position))``, padded positions zeroed.
 
@@ -28,7 +46,9 @@ class Embeddings(nn.Module):
         super().__init__()
         table_size, entry_size = config.table_size, config.entry_size
         self.tokens = nn.Embedding(config.vocab_size, table_size)
-        self.positions = nn.Embedding(config.max_position_embeddings, table_size)
+        self.positions = PositionTable(
+            config.max_position_embeddings, table_size, config.position_initializer_range
+        )
         self.norm = nn.LayerNorm(table_size, eps=config.layer_norm_eps)
         self.project = None if table_size == entry_size else nn.Linear(table_size, entry_size)
         self.dropout = Dropout(config.hidden_dropout_prob)

@@ -1,6 +1,7 @@
 """Initial weights, as in the code lineage of NAS-BERT.
 
 - embeddings, feed-forward layers and heads: N(0, ``initializer_range``), biases 0;
+  positions may have a range of their own, ``position_initializer_range``;
 - attention: Xavier-uniform per projection, gain 1/sqrt(2) for query, key and value, biases 0;
 - convolutions: N(0, sqrt(4 (1 - dropout) / (kernel x channels))), biases 0;
 - norms: scale 1, shift 0.

@@ -45,3 +45,6 @@ class ModelSection:
     initializer_range: float = option(
         0.02, "standard deviation of the initial weights", within="(0, 10]"
     )
+    position_initializer_range: float = option(
+        0.0, "that of the position table; 0 = initializer_range", within="[0, 10]"
+    )
