@@ -15,6 +15,7 @@ from magicbert.config.sections import (
     FinetuneSection,
     InterferenceSection,
     KernelBenchSection,
+    LatencySection,
     LaunchSection,
     MaskingSection,
     MeasureSection,
@@ -113,6 +114,7 @@ class SearchConfig:
 
     run: RunSection = section(RunSection)
     search: SearchSection = section(SearchSection)
+    latency: LatencySection = section(LatencySection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

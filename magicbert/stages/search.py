@@ -19,6 +19,7 @@ from magicbert.search.rounds import Round
 from magicbert.search.score_file import ScoreFile
 from magicbert.search.searching import Search
 from magicbert.space.randomness import keyed_generator
+from magicbert.stages.search_latency import with_latency
 from magicbert.stages.search_subject import Subject, limits_of, open_subject
 from magicbert.trail import Trail, stage_folder
 
@@ -42,8 +43,8 @@ def run(config: SearchConfig) -> None:
 
 def search_in(folder: Path, config: SearchConfig) -> None:
     """Searches in a folder that no other process works in."""
-    subject = open_subject(config)
-    if is_finished(folder / RESULT, config, subject.origin):
+    subject = with_latency(open_subject(config), config, folder)
+    if is_finished(folder / RESULT, config, subject.result_origin):
         LOGGER.info("search is finished already: %s", folder / RESULT)
         return
     scores = ScoreFile(folder / SCORES, subject.origin)
@@ -150,7 +151,7 @@ def write_result(folder: Path, search: Search, found: Found, subject: Subject) -
             for one in search.rounds
         ],
         "supernet_digest": subject.origin.get("supernet_digest"),
-        "origin": subject.origin,
+        "origin": subject.result_origin,
         "settings": to_tree(search.section),
     }
     write_record(folder / RESULT, SCHEMA, payload)

@@ -44,17 +44,30 @@ class Subject:
         evaluate: scores them.
         origin: digests and settings that decide every score.
         knows_accuracy: whether scores hold more than losses.
+        encoder: sizes of the encoder whose latency can be measured; ``None`` = there is none.
+        length: tokens of a prepared row.
+        has_latency: whether the costs hold latencies.
+        latency_digest: of the table that they are from; empty = they are the user's own.
     """
 
     choices: Choices
     evaluate: Evaluator
     origin: dict[str, Any]
     knows_accuracy: bool = False
+    encoder: MagicBertConfig | None = None
+    length: int = 0
+    has_latency: bool = False
+    latency_digest: str = ""
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """What the Pareto front is over."""
-        return ("loss", "parameters", "flops")
+        return ("loss", "parameters", "flops", *(("latency",) if self.has_latency else ()))
+
+    @property
+    def result_origin(self) -> dict[str, Any]:
+        """What decides the result beside the settings: scores, and latencies if there are any."""
+        return self.origin | ({"latency_digest": self.latency_digest} if self.has_latency else {})
 
 
 def open_subject(config: SearchConfig) -> Subject:
@@ -69,7 +82,9 @@ def open_subject(config: SearchConfig) -> Subject:
 
 def limits_of(section: SearchSection) -> Limits:
     """Returns the limits that every scored architecture keeps."""
-    return Limits(section.max_parameters, section.min_parameters, section.max_flops)
+    return Limits(
+        section.max_parameters, section.min_parameters, section.max_flops, section.max_latency_ms
+    )
 
 
 def open_checkpoint(config: SearchConfig) -> Subject:
@@ -89,7 +104,14 @@ def open_checkpoint(config: SearchConfig) -> Subject:
         watch=watched,
     )
     choices = FeasiblePaths(supernet.space, costs, limits_of(section))
-    return Subject(choices, evaluator, trained.origin | {"rows_per_batch": rows}, True)
+    return Subject(
+        choices,
+        evaluator,
+        trained.origin | {"rows_per_batch": rows},
+        knows_accuracy=True,
+        encoder=supernet.config,
+        length=source.manifest.length,
+    )
 
 
 def open_table(config: SearchConfig) -> Subject:
@@ -124,7 +146,10 @@ def open_callable(config: SearchConfig) -> Subject:
     section = config.search
     function = imported(section.callable)
     given = [getattr(function, name, None) for name in ("space", "costs")]
-    space, costs = given if None not in given else space_of_run(config)
+    space, costs, encoder, length = *given, None, 0
+    if None in given:
+        space, encoder, length = space_of_run(config)
+        costs = costs_in(space, encoder, length)
     if not isinstance(space, SearchSpace) or not isinstance(costs, CostModel):
         raise UserError(
             f"search.callable: {section.callable}: its space must be a magicbert.space.SearchSpace "
@@ -138,7 +163,14 @@ def open_callable(config: SearchConfig) -> Subject:
         "callable": section.callable,
         "source_digest": file_digest(Path(source)) if source else "",
     }
-    return Subject(FeasiblePaths(space, costs, limits_of(section)), evaluator, origin)
+    return Subject(
+        FeasiblePaths(space, costs, limits_of(section)),
+        evaluator,
+        origin,
+        encoder=encoder,
+        length=length,
+        has_latency=any(cost.latency_ns for cost in costs.operators.values()),
+    )
 
 
 def imported(name: str) -> Any:
@@ -159,8 +191,8 @@ def imported(name: str) -> Any:
     return found
 
 
-def space_of_run(config: SearchConfig) -> tuple[SearchSpace, CostModel]:
-    """Returns the space of the run's supernet and the costs of its operators, without weights.
+def space_of_run(config: SearchConfig) -> tuple[SearchSpace, MagicBertConfig, int]:
+    """Returns the space and the sizes of the run's supernet, and the tokens of a prepared row.
 
     Raises:
         UserError: there is no supernet.
@@ -169,7 +201,7 @@ def space_of_run(config: SearchConfig) -> tuple[SearchSpace, CostModel]:
     space = SearchSpace.from_json(record["space"])
     encoder = MagicBertConfig(architecture="", **record["config"])
     length = read_manifest(run_folder(config.run) / "prepare").length
-    return space, costs_in(space, encoder, length)
+    return space, encoder, length
 
 
 def costs_in(space: SearchSpace, encoder: MagicBertConfig, length: int) -> CostModel:

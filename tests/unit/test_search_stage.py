@@ -17,12 +17,13 @@ from magicbert.bert.saving import load_supernet, save_supernet
 from magicbert.bert.supernet import build_supernet
 from magicbert.config.reading import to_yaml
 from magicbert.config.roots import PretrainConfig, SearchConfig
-from magicbert.config.sections import ModelSection, RunSection, SearchSection
+from magicbert.config.sections import LatencySection, ModelSection, RunSection, SearchSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
 from magicbert.ranking.table import Table
 from magicbert.ranking.table_row import Measure, TableRow
 from magicbert.records import read_record
+from magicbert.search.latency import LatencyTable
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages import prepare, search
 from magicbert.trail import read_metrics
@@ -147,15 +148,20 @@ def test_limits_out_of_reach_write_nothing(root: Path) -> None:
     assert not (root / "tiny" / "search").exists()
 
 
-def test_a_table_is_searched_without_a_run(tmp_path: Path) -> None:
+def write_table(folder: Path) -> tuple[Path, list[TableRow]]:
+    """Writes a table of 20 architectures, each a little larger and better than the one before."""
     rows = [
         TableRow(path, 100 + 10 * index, 1000 + index, {
             Measure("loss", "short", seed): 3.0 - 0.01 * index + 0.001 * seed for seed in range(2)
         })
         for index, path in enumerate(list(SPACE.enumerate())[:20])
     ]  # fmt: skip
-    file = tmp_path / "table.csv"
-    Table(tuple(rows)).write(file)
+    Table(tuple(rows)).write(folder / "table.csv")
+    return folder / "table.csv", rows
+
+
+def test_a_table_is_searched_without_a_run(tmp_path: Path) -> None:
+    file, rows = write_table(tmp_path)
     search.run(config(tmp_path, scorer="table", table=str(file), max_parameters=250))
     record = result(tmp_path)
     assert record["results"][0]["architecture"] == str(rows[15].architecture)
@@ -210,3 +216,47 @@ def test_without_a_supernet_the_missing_file_is_named(root: Path) -> None:
     shutil.rmtree(root / "tiny" / "pretrain")
     with pytest.raises(UserError, match=r"supernet\.json: no such file"):
         search.run(config(root))
+
+
+def test_a_limit_on_latency_is_measured_kept_and_held_with_its_error(root: Path) -> None:
+    quick = LatencySection(seconds=0.005, num_checks=3, num_threads=1)
+    everything = SECTION.samples_per_round * 4
+
+    def searching(folder: Path, limit: float, **changes: object) -> SearchConfig:
+        asked = config(folder, max_latency_ms=limit, samples_per_round=everything)
+        return replace(asked, latency=replace(quick, **changes))  # type: ignore[arg-type]
+
+    search.run(searching(root, 1e6))
+    folder = root / "tiny" / "search"
+    kept = (folder / "latency.json").read_bytes()
+    table = LatencyTable.from_json(read_record(folder / "latency.json", "magicbert/latency/1"))
+    assert set(table.operators) == {"mha2", "ffn", "conv3"}
+    assert len(table.checks) == 3
+    assert table.facts["rows"] == 1
+    assert table.facts["length"] == 32
+    assert table.facts["num_threads"] == 1
+    record = result(root)
+    for row in record["scored"]:
+        predicted = table.predict(Architecture.parse(row["architecture"]))
+        assert row["latency_ms"] == predicted / 1e6
+    assert record["pareto"]["objectives"] == ["loss", "parameters", "flops", "latency"]
+    median = sorted(row["latency_ms"] for row in record["scored"])[len(record["scored"]) // 2]
+    limit = median * (1 + table.error_bound)
+    search.run(searching(root, limit))
+    assert (folder / "latency.json").read_bytes() == kept
+    assert all(row["latency_ms"] <= median * (1 + 1e-9) for row in result(root)["scored"])
+    assert result(root)["limits"]["max_latency_ms"] == limit
+    with pytest.raises(UserError, match=r"max_latency_ms .*the nearest is .* ms"):
+        search.run(searching(root, 1e-6))
+    given = root / "given.json"
+    given.write_bytes(kept)
+    with pytest.raises(UserError, match=r"given\.json: latencies of .*: rows is 1 there and 2"):
+        search.run(searching(root, limit, file=str(given), rows=2))
+    search.run(searching(root, limit, rows=2))
+    assert read_record(folder / "latency.json", "magicbert/latency/1")["facts"]["rows"] == 2
+    with pytest.raises(UserError, match=r"latency\.length: 33 tokens, but the encoder has 32"):
+        search.run(searching(root, limit, length=33))
+    with pytest.raises(UserError, match="it names no encoder"):
+        search.run(replace(searching(root, limit), search=replace(
+            SECTION, scorer="table", table=str(write_table(root)[0]), max_latency_ms=1.0,
+        )))  # fmt: skip

@@ -17,6 +17,7 @@ from magicbert.config.sections.data import (
     TokenizerSection,
 )
 from magicbert.config.sections.finetune import FinetuneSection
+from magicbert.config.sections.latency import LatencySection
 from magicbert.config.sections.model import ModelSection, SpaceSection
 from magicbert.config.sections.onnx import OnnxSection
 from magicbert.config.sections.ranking import (
@@ -42,6 +43,7 @@ __all__ = [
     "FinetuneSection",
     "InterferenceSection",
     "KernelBenchSection",
+    "LatencySection",
     "LaunchSection",
     "MaskingSection",
     "MeasureSection",

@@ -37,6 +37,11 @@ class SearchSection:
     max_flops: float = option(
         0.0, "most forward FLOPs of one sequence of the row length; 0 = none", within="[0, 1e18]"
     )
+    max_latency_ms: float = option(
+        0.0,
+        "longest latency in milliseconds, as `latency` has it measured, its error added; 0 = none",
+        within="[0, 1e9]",
+    )
     num_rounds: int = option(4, "rounds of shrinking, or generations", within="[0, 1000]")
     samples_per_round: int = option(1000, "architectures scored in a round (E)", within="[1, 1e7]")
     drop_fraction: float = option(
