@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from magicbert.report.analysis_plots import cosine_heat_maps, several_layers_plot, walk_plot
+from magicbert.report.ranking_section import ranking_part
 from magicbert.report.reading import RunRecords
 from magicbert.report.section import CsvTable, Section, figure, paragraph
 from magicbert.report.tables import table
@@ -114,4 +115,5 @@ def sampler_part(result: Mapping[str, Any]) -> Part:
 DRAWN: dict[str, Callable[[Mapping[str, Any]], Part]] = {
     "interference": interference_part,
     "sampler": sampler_part,
+    "ranking": ranking_part,
 }

@@ -64,7 +64,7 @@ ARROWS = {
     "ranking": LEAVES | {"space"},
     "study": CORE | {"ranking"},
     "search": CORE,
-    "report": CORE,
+    "report": CORE | {"ranking"},
     "export": CORE | {"bert"},
     "comparison": CORE | {"bench", "bert", "export", "finetune"},
     "finetune": CORE | {"bert"},

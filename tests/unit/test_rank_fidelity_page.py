@@ -1,0 +1,111 @@
+"""The committed page of a study: record, table, plots with their numbers, verdicts from rows."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from synthetic_run import write_trail
+from synthetic_study import alone_rows, study_rows, supernet_row, write_study
+
+from magicbert.config.roots import AnalyzeConfig
+from magicbert.ranking.study_result import study_result
+from magicbert.ranking.table import Table
+from magicbert.ranking.tables import tables
+from magicbert.records import read_record
+from magicbert.report.ranking_pictures import pictures
+from magicbert.report.ranking_section import ranking_part
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = "benchmarks/rank_fidelity_page.py"
+PLOTS = {"tau", "differences", "scatter", "ablations", "curves", "relations"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished analysis as the stage leaves it."""
+    place = tmp_path_factory.mktemp("runs") / "study" / "analyze-ranking"
+    write_trail(place, AnalyzeConfig(target="ranking"), [])
+    write_study(place / "rows.jsonl", study_rows(2))
+    return place
+
+
+def build(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_page_and_all_that_stands_beside_it(folder, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# By hand\n\n<!-- generated: begin -->\nold\n<!-- generated: end -->\n")
+    done = build(folder, tmp_path / "page", "--command", "magicbert analyze ranking --run.name x")
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.startswith("# By hand\n")
+    assert "old" not in text
+    assert "`magicbert analyze ranking --run.name x`" in text
+
+    record = read_record(tmp_path / "page.json", "magicbert/rank-fidelity/1")
+    assert {"rows", "command", "commit", "machine"} <= set(record)
+    fields = {"method", "seed", "settings", "tau", "spearman", "loss", "steps", "flops"}
+    assert all(fields <= set(row) for row in record["rows"])
+    for entry in record["findings"]:
+        assert f"| {entry['topic']} | **{entry['verdict']}** | {entry['text']} |" in text
+
+    assert len(Table.read(tmp_path / "page-tabular.csv")) == 64
+    for name in PLOTS:
+        assert f"page-{name}.svg" in text
+        ElementTree.parse(tmp_path / f"page-{name}.svg")
+        with (tmp_path / f"page-{name}.csv").open() as stream:
+            assert len(list(csv.reader(stream))) > 1
+    links = set(re.findall(r"\]\(([^)]+)\)", text))
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_a_folder_of_something_else_is_one_message(tmp_path):
+    for damage in ("no rows", "no trail"):
+        if damage == "no trail":
+            write_study(tmp_path / "rows.jsonl", alone_rows())
+        done = build(tmp_path, tmp_path / "page")
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "page.json").exists()
+
+
+def drawn(rows: list[dict[str, Any]]) -> set[str]:
+    result = study_result(rows)
+    parts, numbers = ranking_part(result)
+    assert len(numbers) == len(list(pictures(result)))
+    assert all(len(table.head) == len(cells) for table in tables(result) for cells in table.rows)
+    for part in parts:
+        if "<svg" in part:
+            ElementTree.fromstring(part.split("<figcaption>")[0].removeprefix("<figure>"))
+    return {picture.name for picture in pictures(result)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        (alone_rows(1)[:2], {"scatter"}),
+        ([*alone_rows(1), supernet_row("magic-t", 0, 1.0)], {"tau", "scatter", "curves"}),
+        (
+            [*alone_rows(), *(supernet_row(m, 0, 1.0) for m in ("spos", "odd-method"))],
+            {"tau", "differences", "scatter", "curves"},
+        ),
+        ([*alone_rows(), supernet_row("magic-t", 0, 1.0, "k=2")], {"scatter", "ablations"}),
+    ],
+)
+def test_any_part_of_a_study_is_drawn(rows, names):
+    assert drawn(rows) == names
+
+
+def test_rows_without_interference_curves_and_scores_are_drawn():
+    bare = [{**supernet_row(m, s, 1.0), "interference": None, "curve": [], "scores": {}}
+            for m in ("spos", "magic-a") for s in range(3)]  # fmt: skip
+    assert drawn([*alone_rows(), *bare]) == {"scatter"}
