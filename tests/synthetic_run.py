@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_study import alone_rows, supernet_row
 
 from magicbert.config.reading import to_yaml
 from magicbert.config.roots import AnalyzeConfig, PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, SamplingSection
+from magicbert.ranking.study_result import study_result
 from magicbert.records import write_record
 from magicbert.trail import describe_environment
 
@@ -131,6 +133,12 @@ def write_analyses(folder: Path) -> None:
                       "standard_error": [0.0, 0.1]},
     }  # fmt: skip
     write_analysis(folder, "sampler", {"distances": [0.25, 0.001], "walks": [walk]})
+
+
+def write_ranking(folder: Path) -> None:
+    """Writes the analysis of ranking, the result of a small study."""
+    supernets = [supernet_row(name, seed, 1.0) for name in ("spos", "magic-t") for seed in (0, 1)]
+    write_analysis(folder, "ranking", study_result([*alone_rows(), *supernets]))
 
 
 def write_analysis(folder: Path, target: str, payload: dict[str, Any]) -> None:

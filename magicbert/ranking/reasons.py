@@ -49,7 +49,7 @@ def no_room(result: Result) -> Reason:
 
 
 def interference_unchanged(result: Result, method: str) -> Reason:
-    """Returns whether a method left interference as it was."""
+    """Returns whether a method fails to lower interference, or even raises it."""
     gain = gain_of(result["differences_interference"], method)
     topic = f"Reason: {named(method)} does not lower interference here"
     if gain is None or gain["low"] is None:
@@ -60,7 +60,8 @@ def interference_unchanged(result: Result, method: str) -> Reason:
     )
     if gain["low"] > 0:
         text += " Paths agree more and ranks do not follow: something else limits them here."
-    return topic, "does not hold" if gain["low"] > 0 else "holds", text
+    verdict = "does not hold" if gain["low"] > 0 else "holds" if gain["high"] < 0 else "undecided"
+    return topic, verdict, text
 
 
 def training_too_short(result: Result, method: str) -> Reason:

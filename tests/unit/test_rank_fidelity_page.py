@@ -43,12 +43,14 @@ def build(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_page_and_all_that_stands_beside_it(folder, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# By hand\n\n<!-- generated: begin -->\nold\n<!-- generated: end -->\n")
+    page.write_text(
+        "# By hand\n\n<!-- generated: begin -->\nformer words\n<!-- generated: end -->\n"
+    )
     done = build(folder, tmp_path / "page", "--command", "magicbert analyze ranking --run.name x")
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     assert text.startswith("# By hand\n")
-    assert "old" not in text
+    assert "former words" not in text
     assert "`magicbert analyze ranking --run.name x`" in text
 
     record = read_record(tmp_path / "page.json", "magicbert/rank-fidelity/1")

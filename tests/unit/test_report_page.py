@@ -16,6 +16,7 @@ from synthetic_run import (
     write_finetune,
     write_prepare,
     write_pretrain,
+    write_ranking,
     write_retrain,
     write_run,
     write_search,
@@ -154,6 +155,23 @@ def test_stages_that_did_not_run_are_named_as_such(write, run_sections, tmp_path
     )
     ran = {anchor for anchor in anchors if "Not run" not in section(page, anchor)}
     assert ran == run_sections
+
+
+def test_rank_fidelity_is_shown_with_its_numbers(tmp_path):
+    write_ranking(tmp_path / "study")
+    page = build_page(read_run(tmp_path / "study"))
+    outline(page)
+    shown = section(page, "analysis")
+    assert shown.count("<figure>") == 4
+    assert "64 architectures of 9 layers" in shown
+    assert "MAGIC-T ranks better than SPOS, equal steps" in shown
+    assert "a perfect ranking (derived)" in shown
+    assert "no downstream scores" in shown
+    numbers = {table.name: table for table in page.csv_tables}
+    kinds = ("tau", "differences", "scatter", "curves")
+    assert set(numbers) == {f"ranking_{kind}" for kind in kinds}
+    assert len(numbers["ranking_tau"].rows) == 4
+    assert len(numbers["ranking_scatter"].rows) == 64
 
 
 def test_a_training_that_was_stopped_shows_its_curve(tmp_path):
