@@ -53,6 +53,7 @@ VERBS = {
     "export": Verb(roots.ExportConfig, "magicbert.stages.export"),
     "import": Verb(roots.ImportConfig, "magicbert.stages.import_checkpoint"),
     "finetune": Verb(roots.FinetuneConfig, "magicbert.stages.finetune"),
+    "compare": Verb(roots.CompareConfig, "magicbert.stages.compare"),
     "report": Verb(roots.ReportConfig, "magicbert.stages.report"),
     "bench": Verb(roots.BenchConfig, "magicbert.stages.bench", "target"),
     "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),

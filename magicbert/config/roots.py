@@ -9,6 +9,7 @@ from typing import Literal
 from magicbert.config.fields import option, section
 from magicbert.config.sections import (
     AlignmentSection,
+    CompareSection,
     CorpusSection,
     DataBenchSection,
     EngineBenchSection,
@@ -177,6 +178,18 @@ class FinetuneConfig:
 
     run: RunSection = section(RunSection)
     finetune: FinetuneSection = section(FinetuneSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        return iter(())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompareConfig:
+    """Puts models side by side: scores, parameters, FLOPs, latency."""
+
+    run: RunSection = section(RunSection)
+    compare: CompareSection = section(CompareSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

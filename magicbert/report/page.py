@@ -10,6 +10,7 @@ from pathlib import Path
 from magicbert.records import write_text_atomically
 from magicbert.report import (
     analysis_section,
+    comparison_section,
     provenance,
     results,
     search_section,
@@ -61,15 +62,22 @@ def build_page(
         results.finetuning_section(run),
         provenance.provenance_section(run),
     ]
-    head = results.headline(run)
-    body = _body(title or run.name, head, sections)
-    text = (
+    sections[-1:-1] = (
+        comparison_section.comparison_section(record.result or {})
+        for record in run.finished("compare")
+    )
+    text = standing_page(title or run.name, sections, head=results.headline(run))
+    return Page(text, tuple(table for section in sections for table in section.csv_tables))
+
+
+def standing_page(title: str, sections: Sequence[Section], *, head: str = "") -> str:
+    """Returns a page that needs no other file; ``head`` is HTML between links and sections."""
+    return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title or run.name)} – magicbert</title><style>{CSS}</style></head>"
-        f"<body>{body}</body></html>\n"
+        f"<title>{html.escape(title)} – magicbert</title><style>{CSS}</style></head>"
+        f"<body>{_body(title, head, sections)}</body></html>\n"
     )
-    return Page(text, tuple(table for section in sections for table in section.csv_tables))
 
 
 def _body(title: str, head: str, sections: Sequence[Section]) -> str:

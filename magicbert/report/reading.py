@@ -21,6 +21,7 @@ RESULTS = {
     "search": ("architectures.json", "magicbert/architectures/1"),
     "retrain": ("result.json", "magicbert/training-result/1"),
     "finetune": ("results.json", "magicbert/finetune/1"),
+    "compare": ("comparison.json", "magicbert/comparison/1"),
 }
 
 Row = dict[str, Any]

@@ -10,6 +10,7 @@ from magicbert.config.sections.bench import (
     MeasureSection,
     StepBenchSection,
 )
+from magicbert.config.sections.compare import ComparedModelSection, CompareSection
 from magicbert.config.sections.data import (
     CorpusSection,
     MaskingSection,
@@ -36,6 +37,8 @@ from magicbert.config.sections.training import (
 
 __all__ = [
     "AlignmentSection",
+    "CompareSection",
+    "ComparedModelSection",
     "CorpusSection",
     "DataBenchSection",
     "DownstreamSection",
