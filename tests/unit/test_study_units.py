@@ -1,0 +1,123 @@
+"""What a study consists of: its table, its units and what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from toy_study import SETTING, SPACE, TABLE, ToyStudyTenant, toy_units
+
+from magicbert.config.sections import DownstreamSection, RankingSection, StudiedSupernetSection
+from magicbert.errors import UserError
+from magicbert.space import SearchSpace
+from magicbert.study.architectures import chosen, table_architectures
+from magicbert.study.estimates import UnitCosts, plan_lines
+from magicbert.study.methods import alignment_of, options_of, sampling_of, supernet_steps
+from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit
+
+DEEP = SearchSpace.uniform(12, ("mha2", "ffn", "conv3", "conv5"))
+
+
+def test_a_periodic_table_is_complete_and_of_full_depth() -> None:
+    table = table_architectures(RankingSection(table="periodic", period=4), DEEP)
+    assert len(set(table)) == 4**4
+    assert all(path.operators == path.operators[:4] * 3 for path in table)
+
+
+def test_a_uniform_table_is_drawn_once_and_without_repeats() -> None:
+    setting = RankingSection(num_architectures=60)
+    table = table_architectures(setting, DEEP)
+    assert len(set(table)) == 60
+    assert table == table_architectures(setting, DEEP)
+    assert table[:20] == table_architectures(replace(setting, num_architectures=20), DEEP)
+    assert table != table_architectures(replace(setting, table_seed=1), DEEP)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (RankingSection(table="periodic", period=5), "ranking.period: 12 layers are no multiple"),
+        (RankingSection(table="periodic", period=12), "ranking.period: 12 layers have 16,777,216"),
+    ],
+)
+def test_tables_that_a_space_does_not_have(setting: RankingSection, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        table_architectures(setting, DEEP)
+    with pytest.raises(UserError, match="the space has 9 architectures"):
+        table_architectures(RankingSection(), SPACE)
+
+
+def test_a_larger_choice_holds_every_smaller_one() -> None:
+    table = table_architectures(RankingSection(table="periodic", period=4), DEEP)
+    some, more = chosen(table, 32, 0), chosen(table, 60, 0)
+    assert some == more[:32]
+    assert set(chosen(table, 1000, 0)) == set(table)
+
+
+def test_units_come_seed_by_seed_and_models_before_their_fine_tuning() -> None:
+    units = toy_units(
+        num_seeds=2,
+        long_steps=9,
+        num_long=2,
+        downstream=DownstreamSection(tasks=("sst2", "rte"), num_architectures=2, budget="long"),
+    )
+    kinds = [type(unit) for unit in units]
+    assert kinds == [AloneUnit] * 6 + [SupernetUnit] * 3 + [AloneUnit] * 4 + [DownstreamUnit] * 4
+    assert [unit.seed for unit in units[:6]] == [0, 0, 0, 1, 1, 1]  # type: ignore[union-attr]
+    kept = [unit for unit in units if isinstance(unit, AloneUnit) and unit.is_kept]
+    assert [(unit.budget, unit.seed) for unit in kept] == [("long", 0)] * 2
+    assert len({unit.key for unit in units}) == len(units)
+
+
+def test_a_key_changes_with_what_its_method_heeds_and_with_nothing_else() -> None:
+    plain = StudiedSupernetSection(method="spos")
+    assert options_of(plain) == "plain"
+    assert options_of(replace(plain, weight=9.0, num_changes=3, num_seeds=7)) == "plain"
+    both = StudiedSupernetSection(method="magic-at")
+    assert options_of(both) == "k1-w0.5-b4-best-every100-dev5"
+    changes = [
+        {"num_changes": 2}, {"weight": 0.1}, {"num_blocks": 2}, {"anchor": "top-percent"},
+        {"anchor_every": 7}, {"anchor_batches": 9}, {"learning_rate": 1e-3},
+    ]  # fmt: skip
+    keys = {SupernetUnit(replace(both, **change), 0, 5).key for change in [{}, *changes]}
+    assert len(keys) == 1 + len(changes)
+
+
+def test_methods_become_the_sections_that_training_reads() -> None:
+    made = {}
+    for method in ("spos", "strict-fair", "magic-t", "magic-a", "magic-at"):
+        entry = StudiedSupernetSection(method=method, num_changes=3, weight=0.25)  # type: ignore[arg-type]
+        sampling, alignment = sampling_of(entry), alignment_of(entry)
+        assert alignment.weight == 0.25
+        made[method] = (sampling.method, sampling.num_changes, alignment.enabled)
+    assert made == {
+        "spos": ("uniform", 1, False),
+        "strict-fair": ("strict-fair", 1, False),
+        "magic-t": ("magic-t", 3, False),
+        "magic-a": ("uniform", 1, True),
+        "magic-at": ("magic-t", 3, True),
+    }
+
+
+def test_equal_flops_leave_aligned_supernets_fewer_steps() -> None:
+    """A step of 3 forwards, an anchor's forward, 2 paths on 5 x 32 dev rows every 100 steps."""
+    setting = RankingSection(rows_per_step=64, rows_per_micro_batch=32, supernet_steps=1000)
+    for method, forwards in (("spos", 3.0), ("magic-t", 3.0), ("magic-a", 4 + 3.2 / 64)):
+        entry = StudiedSupernetSection(method=method, equal_flops=True)  # type: ignore[arg-type]
+        assert supernet_steps(entry, setting, DEEP) == int(1000 * 3 / forwards)
+        assert supernet_steps(replace(entry, equal_flops=False), setting, DEEP) == 1000
+
+
+def test_the_plan_counts_flops_by_hand() -> None:
+    costs = UnitCosts(ToyStudyTenant(), SETTING, SPACE, TABLE)
+    units = toy_units(num_dev_batches=2)
+    lines = {line.name: line for line in plan_lines(units, {units[0].key: {}}, costs)}
+    # Forwards cost 3, 5 and 7; 6 steps of 8 rows; 2 x 64 dev rows at 3 points and at the end.
+    rows = 3 * 6 * 8 + 2 * 64 * 4
+    assert lines["alone, short"].flops == (3 + 5 + 7) * rows
+    assert lines["alone, short"].flops_left == (5 + 7) * rows
+    assert (lines["alone, short"].num_units, lines["alone, short"].num_done) == (3, 1)
+    scored = 2 * 64 * (4 * 3 + 3)
+    assert lines["supernet spos, default"].flops == 5.0 * (12 * 3 * 8 + scored)
+    aligned = 12 * (4 * 8 + 2 * 8 / 3)
+    assert lines["supernet magic-at, default"].flops == pytest.approx(5.0 * (aligned + scored))
