@@ -93,14 +93,14 @@ def test_scores_of_a_supernet_are_those_of_scoring(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 11, 12, 13])
-@pytest.mark.parametrize("which", [0, 5], ids=["alone", "magic-at"])
+@pytest.mark.parametrize("kind", ["alone", "magic-at"])
 def test_a_unit_cut_in_the_middle_gives_the_row_of_an_uncut_one(
-    tmp_path: Path, number: int, which: int
+    tmp_path: Path, number: int, kind: str
 ) -> None:
-    unit = toy_units(short_steps=12)[which]
+    unit = next(unit for unit in toy_units(short_steps=12) if kind in unit.key)
     whole = without_clock(open_toys(0, SETTING, tmp_path / "whole")(unit, never))
     first = open_toys(0, SETTING, tmp_path)(unit, after(number))
-    if which == 0 and number >= 12:
+    if kind == "alone" and number >= 12:
         assert first is not None, "a training that is through needs no other piece"
         return
     assert first is None
@@ -141,7 +141,7 @@ def test_two_workers_give_the_rows_of_one(tmp_path: Path) -> None:
     assert finished
     assert also
     assert one == two
-    assert list(one) == [unit.key for unit in units]
+    assert set(one) == {unit.key for unit in units}
 
 
 def test_one_worker_trains_on_one_thread_and_gives_the_others_back(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_interruption_ends_the_workers_and_keeps_what_is_done(
         if len(rows) == 1:
             raise error
 
-    units = toy_units(short_steps=3000, num_seeds=2)
+    units = toy_units(short_steps=400, num_seeds=2)
     with pytest.raises(error):
         Crew(open_toys, (SETTING, tmp_path), 2, never).do(units, take)
     assert 1 <= len(rows) <= 3

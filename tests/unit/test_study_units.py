@@ -54,7 +54,7 @@ def test_a_larger_choice_holds_every_smaller_one() -> None:
     assert set(chosen(table, 1000, 0)) == set(table)
 
 
-def test_units_come_seed_by_seed_and_models_before_their_fine_tuning() -> None:
+def test_models_and_supernets_are_mixed_and_come_before_their_fine_tuning() -> None:
     units = toy_units(
         num_seeds=2,
         long_steps=9,
@@ -62,8 +62,11 @@ def test_units_come_seed_by_seed_and_models_before_their_fine_tuning() -> None:
         downstream=DownstreamSection(tasks=("sst2", "rte"), num_architectures=2, budget="long"),
     )
     kinds = [type(unit) for unit in units]
-    assert kinds == [AloneUnit] * 6 + [SupernetUnit] * 3 + [AloneUnit] * 4 + [DownstreamUnit] * 4
-    assert [unit.seed for unit in units[:6]] == [0, 0, 0, 1, 1, 1]  # type: ignore[union-attr]
+    assert kinds[:9] == 3 * [AloneUnit, AloneUnit, SupernetUnit]
+    assert kinds[9:] == [AloneUnit] * 4 + [DownstreamUnit] * 4
+    # All seeds of an architecture come together.
+    seeds = [unit.seed for unit in units[:9] if isinstance(unit, AloneUnit)]
+    assert seeds == [0, 1] * 3
     kept = [unit for unit in units if isinstance(unit, AloneUnit) and unit.is_kept]
     assert [(unit.budget, unit.seed) for unit in kept] == [("long", 0)] * 2
     assert len({unit.key for unit in units}) == len(units)
@@ -111,7 +114,8 @@ def test_equal_flops_leave_aligned_supernets_fewer_steps() -> None:
 def test_the_plan_counts_flops_by_hand() -> None:
     costs = UnitCosts(ToyStudyTenant(), SETTING, SPACE, TABLE)
     units = toy_units(num_dev_batches=2)
-    lines = {line.name: line for line in plan_lines(units, {units[0].key: {}}, costs)}
+    first = next(unit for unit in units if unit.key.startswith("alone/small-small/"))
+    lines = {line.name: line for line in plan_lines(units, {first.key: {}}, costs)}
     # Forwards cost 3, 5 and 7; 6 steps of 8 rows; 2 x 64 dev rows at 3 points and at the end.
     rows = 3 * 6 * 8 + 2 * 64 * 4
     assert lines["alone, short"].flops == (3 + 5 + 7) * rows
