@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from magicbert.bert import modeling
 from magicbert.errors import UserError
 from magicbert.records import file_digest, read_record
 
@@ -19,6 +20,12 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != MANIFEST
     }
+
+
+def modeling_files() -> list[Path]:
+    """Returns the files of the flat modelling folder that an export holds byte for byte."""
+    source = Path(modeling.__file__).parent
+    return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
 
 
 def verify_export(folder: Path) -> None:

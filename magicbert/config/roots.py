@@ -30,6 +30,7 @@ from magicbert.config.sections import (
     SearchSection,
     ShardSection,
     SpaceSection,
+    SquadSection,
     StepBenchSection,
     TokenizerSection,
     TrainingSection,
@@ -174,10 +175,11 @@ class ImportConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
-    """Fine-tunes a model on GLUE tasks."""
+    """Fine-tunes a model on GLUE and SQuAD."""
 
     run: RunSection = section(RunSection)
     finetune: FinetuneSection = section(FinetuneSection)
+    squad: SquadSection = section(SquadSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from magicbert.bert import modeling
 from magicbert.bert.atomic_folder import atomic_folder
-from magicbert.bert.exported import CARD, MANIFEST, SCHEMA, digests
+from magicbert.bert.exported import CARD, MANIFEST, SCHEMA, digests, modeling_files
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
 from magicbert.bert.modeling.modeling_magicbert import MagicBertPreTrainedModel
 from magicbert.errors import UserError
@@ -55,12 +54,6 @@ def write_export(
         write_record(aside / MANIFEST, SCHEMA, payload)
         fault("export.write")
     fault("export.write")
-
-
-def modeling_files() -> list[Path]:
-    """Returns the files of the flat modelling folder that an export holds byte for byte."""
-    source = Path(modeling.__file__).parent
-    return sorted(path for path in source.glob("*.py") if path.name != "__init__.py")
 
 
 def refuse_to_replace_others(

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 
 from magicbert.config.sections import FinetuneSection
-from magicbert.finetune.encoding import EncodedRows, EncodedTask
-from magicbert.finetune.metrics import METRICS, Values
-from magicbert.finetune.pretrained import Pretrained, load_classifier
-from magicbert.finetune.tasks import Task
+from magicbert.finetune.evaluation import Encoded, Evaluation
+from magicbert.finetune.pretrained import Pretrained
 
 # Adam as in the RoBERTa recipe for GLUE, which the papers of this method follow.
 ADAM_BETA2 = 0.98
 ADAM_EPSILON = 1e-6
 EVAL_BATCH_SIZE = 64
 MAX_WARMUP_SHARE = 0.9999
-Logits = NDArray[np.float64]  # [rows, outputs]
 
 
 @dataclass(frozen=True)
@@ -45,24 +39,19 @@ class Outcome:
     """What one cell gave.
 
     Attributes:
-        metrics: every metric on every dev set.
-        predictions: per submission name, the predicted classes or targets of the test rows, or of
-            the dev rows where there is no test file.
+        evaluation: metrics and prediction files.
         seconds: time spent in training and evaluation.
-        diverged: the model gave values that are not finite; its metrics are all 0.
         model: the fine-tuned model.
     """
 
-    metrics: Mapping[str, float]
-    predictions: Mapping[str, Values]
+    evaluation: Evaluation
     seconds: float
-    diverged: bool
     model: Any
 
 
 def finetune_cell(
     start: Pretrained,
-    data: EncodedTask,
+    data: Encoded,
     cell: Cell,
     settings: FinetuneSection,
     *,
@@ -76,12 +65,12 @@ def finetune_cell(
         data: encoded rows of the task.
         cell: learning rate and seed.
         settings: epochs, batch size, decay, warm-up.
-        weights: folder of other weights to start from (MNLI warm start).
+        weights: folder of other weights to start from (warm start).
         callbacks: told about every step.
     """
     began = time.monotonic()
     transformers.set_seed(cell.seed)
-    model = load_classifier(start, data.task, weights)
+    model = data.load(start, weights)
     with tempfile.TemporaryDirectory(prefix="magicbert-") as scratch:
         trainer = transformers.Trainer(
             model=model,
@@ -94,30 +83,8 @@ def finetune_cell(
         trainer.train()
         # With "group_by_length" the Trainer would shuffle the rows that it predicts, too.
         trainer.args.train_sampling_strategy = "sequential"
-        logits = [predict(trainer, item.dev) for item in data.parts]
-        final = [
-            values if item.test is None else predict(trainer, item.test)
-            for item, values in zip(data.parts, logits, strict=True)
-        ]
-    metrics, diverged = score(data, logits)
-    predictions = {
-        item.part.submission: decide(data.task, values)
-        for item, values in zip(data.parts, final, strict=True)
-    }
-    return Outcome(metrics, predictions, time.monotonic() - began, diverged, model)
-
-
-def score(data: EncodedTask, logits: Sequence[Logits]) -> tuple[dict[str, float], bool]:
-    """Returns every metric on every dev set, and whether the model diverged (all are 0 then)."""
-    diverged = not all(np.isfinite(values).all() for values in logits)
-    metrics = {}
-    for item, values in zip(data.parts, logits, strict=True):
-        predicted = decide(data.task, values)
-        labels = np.asarray(item.dev_labels, dtype=np.float64)
-        for name in data.task.metrics:
-            value = 0.0 if diverged else METRICS[name](predicted, labels)
-            metrics[name + item.part.metric_suffix] = value
-    return metrics, diverged
+        evaluation = data.evaluate(trainer)
+    return Outcome(evaluation, time.monotonic() - began, model)
 
 
 def training_arguments(
@@ -152,23 +119,3 @@ def training_arguments(
     # Several devices would make the Trainer split each batch over them and change its size.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def predict(trainer: transformers.Trainer, rows: EncodedRows) -> Logits:
-    """Returns logits ``[rows, outputs]`` in the order of the rows."""
-    ordered, order = rows.shortest_first()
-    output = trainer.predict(ordered).predictions
-    values = np.asarray(output[0] if isinstance(output, tuple) else output, dtype=np.float64)
-    logits: Logits = np.empty_like(values)
-    logits[order] = values
-    return logits
-
-
-def decide(task: Task, logits: Logits) -> Values:
-    """Returns class numbers, or targets held inside the task's bounds."""
-    if not task.is_regression:
-        classes: Values = np.argmax(logits, axis=1).astype(np.float64)
-        return classes
-    low, high = task.bounds
-    targets: Values = np.clip(np.nan_to_num(logits[:, 0], nan=low), low, high)
-    return targets

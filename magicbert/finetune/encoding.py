@@ -7,34 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from magicbert.errors import UserError
+from magicbert.finetune.evaluation import EncodedRows, Evaluation, Row, predict
 from magicbert.finetune.examples import Examples, PartExamples, TaskData
+from magicbert.finetune.glue_scoring import decide, score
+from magicbert.finetune.pretrained import Pretrained, load_classifier
+from magicbert.finetune.submission import submission_name, submission_text
 from magicbert.finetune.tasks import Part, Task
-
-Row = dict[str, Any]
-
-
-class EncodedRows(Dataset[Row]):
-    """Rows as lists of token ids, with labels where there are any."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        """Returns the number of rows."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Row:
-        """Returns one row."""
-        return self.rows[index]
-
-    def shortest_first(self) -> tuple[EncodedRows, list[int]]:
-        """Returns the rows ordered by length, and where each stood: batches need least padding."""
-        order = sorted(range(len(self)), key=lambda index: len(self.rows[index]["input_ids"]))
-        return EncodedRows([self.rows[index] for index in order]), order
 
 
 @dataclass(frozen=True)
@@ -55,6 +37,27 @@ class EncodedTask:
     train: EncodedRows
     parts: tuple[EncodedPart, ...]
     padding: Padding
+
+    def load(self, start: Pretrained, weights: str) -> Any:
+        """Returns the model with a classifier or a regression on top."""
+        return load_classifier(start, self.task, weights)
+
+    def evaluate(self, trainer: transformers.Trainer) -> Evaluation:
+        """Returns the metrics on dev, and a submission of the test rows, else of the dev rows."""
+        logits = [predict(trainer, item.dev)[0] for item in self.parts]
+        metrics, diverged = score(
+            self.task,
+            [
+                (item.part, item.dev_labels, values)
+                for item, values in zip(self.parts, logits, strict=True)
+            ],
+        )
+        files = {}
+        for item, values in zip(self.parts, logits, strict=True):
+            final = values if item.test is None else predict(trainer, item.test)[0]
+            text = submission_text(self.task, decide(self.task, final))
+            files[submission_name(item.part)] = text
+        return Evaluation(metrics, files, diverged)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.bert.exported import MANIFEST, SCHEMA
-from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP, MagicBertConfig
+from magicbert.bert.modeling.configuration_magicbert import (
+    AUTO_MAP,
+    CUSTOM_PIPELINES,
+    MagicBertConfig,
+)
 from magicbert.errors import UserError
 from magicbert.records import file_digest, read_record
 
@@ -95,7 +99,10 @@ def entries(value: Any) -> Iterator[tuple[str, Any]]:
 def check_code(name: str, file: str, tree: dict[str, Any]) -> None:
     """Raises `UserError` if a file asks for code other than that of this package."""
     for key, value in entries(tree):
-        if key == "auto_map" and is_own(value):  # an export's: its classes are registered here
+        # An export's: its classes are registered here, its pipeline is not used.
+        if key == "auto_map" and is_own(value):
+            continue
+        if (key, value) == ("custom_pipelines", CUSTOM_PIPELINES):
             continue
         is_hub_kernel = key.startswith("attn_implementation") and "/" in str(value)
         if key in CODE_FIELDS or is_hub_kernel:

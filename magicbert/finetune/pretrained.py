@@ -171,22 +171,50 @@ def load_classifier(start: Pretrained, task: Task, weights: str = "") -> Any:
         task: gives the width and the loss of the head.
         weights: folder to load instead of the model's own weights (MNLI warm start).
     """
-    import torch
     import transformers
 
     names = task.labels or (task.label,)
+    return load_with_head(
+        transformers.AutoModelForSequenceClassification, start, weights,
+        num_labels=task.num_outputs,
+        id2label=dict(enumerate(names)),
+        label2id={name: position for position, name in enumerate(names)},
+        problem_type="regression" if task.is_regression else "single_label_classification",
+    )  # fmt: skip
+
+
+def load_answerer(start: Pretrained, weights: str = "") -> Any:
+    """Returns the model with the two ends of an answer on top, in fp32.
+
+    A head that was fine-tuned on questions is kept; a new one is drawn from torch's global
+    generator: seed it first.
+
+    Args:
+        start: the model.
+        weights: folder to load instead of the model's own weights (warm start).
+    """
+    import transformers
+
+    return load_with_head(transformers.AutoModelForQuestionAnswering, start, weights)
+
+
+def load_with_head(auto_class: Any, start: Pretrained, weights: str, **options: Any) -> Any:
+    """Returns a model of one of transformers' kinds.
+
+    Raises:
+        UserError: it cannot be loaded, or its files lack weights of the encoder.
+    """
+    import torch
+
     try:
-        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+        model, found = auto_class.from_pretrained(
             weights or start.source,
             trust_remote_code=start.trust_remote_code,
-            num_labels=task.num_outputs,
-            id2label=dict(enumerate(names)),
-            label2id={name: position for position, name in enumerate(names)},
-            problem_type="regression" if task.is_regression else "single_label_classification",
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            **options,
         )
     except Exception as error:  # from damaged files to classes that do not fit
         raise cannot_load(start.name, error) from error

@@ -16,9 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from magicbert.finetune.cell import Cell, Outcome
-from magicbert.finetune.submission import write_submission
-from magicbert.finetune.tasks import Task
-from magicbert.records import digest_of, read_record, write_record
+from magicbert.records import digest_of, read_record, write_record, write_text_atomically
 
 CELL_SCHEMA = "magicbert/finetune-cell/1"
 Row = dict[str, Any]
@@ -47,28 +45,30 @@ class CellStore:
         return row
 
     def save(
-        self, cell: Cell, settings: Mapping[str, Any], task: Task, row: Row, outcome: Outcome
+        self, cell: Cell, settings: Mapping[str, Any], row: Row, files: Mapping[str, str]
     ) -> None:
         """Writes predictions first and the record last: a cell with a record is whole."""
         folder = self.path(cell, settings)
-        for name, predictions in outcome.predictions.items():
-            write_submission(folder / f"{name}.tsv", task, predictions)
+        for name, text in files.items():
+            write_text_atomically(folder / name, text)
         write_record(folder / "cell.json", CELL_SCHEMA, {"row": row, "settings": dict(settings)})
 
 
-def row_of(cell: Cell, task: Task, outcome: Outcome, train_rows: int) -> Row:
-    """Returns the row of a cell in ``results.json``."""
+def row_of(cell: Cell, metric: str, outcome: Outcome, train_rows: int) -> Row:
+    """Returns the row of a cell in ``results.json``; ``metric`` is the task's main one."""
+    result = outcome.evaluation
     row: Row = {
         "task": cell.task,
         "learning_rate": cell.learning_rate,
         "seed": cell.seed,
-        "metric": task.main_metric,
-        "score": outcome.metrics[task.main_metric],
-        "metrics": dict(outcome.metrics),
+        "metric": metric,
+        "score": result.metrics[metric],
+        "metrics": dict(result.metrics),
         "train_rows": train_rows,
         "seconds": round(outcome.seconds, 1),
+        **result.details,
     }
-    if outcome.diverged:
+    if result.diverged:
         row["diverged"] = True
     return row
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from magicbert.finetune.metrics import Values
-from magicbert.finetune.tasks import Task
-from magicbert.records import write_text_atomically
+from magicbert.finetune.tasks import Part, Task
 
 
-def write_submission(path: Path, task: Task, predictions: Values) -> None:
-    """Writes ``index<TAB>prediction`` with the official label names; targets get three decimals."""
+def submission_name(part: Part) -> str:
+    """Returns the name of the file."""
+    return f"{part.submission}.tsv"
+
+
+def submission_text(task: Task, predictions: Values) -> str:
+    """Returns lines ``index<TAB>prediction`` with the official label names.
+
+    Targets of a regression get three decimals.
+    """
     lines = ["index\tprediction"]
     lines += [f"{index}\t{spell(task, value)}" for index, value in enumerate(predictions)]
-    write_text_atomically(path, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def spell(task: Task, value: float) -> str:

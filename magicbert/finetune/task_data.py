@@ -1,18 +1,68 @@
-"""Finds the rows of a task: embedded, a folder of TSV files, or the hub."""
+"""Finds the rows of a task, and makes the jobs of the grid out of them."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from magicbert.config.roots import FinetuneConfig
 from magicbert.config.sections import FinetuneSection
 from magicbert.errors import UserError
 from magicbert.finetune.embedded_task import write_embedded_task
+from magicbert.finetune.encoding import usable_length
 from magicbert.finetune.examples import TaskData, take_subset
 from magicbert.finetune.glue_folder import read_folder
 from magicbert.finetune.glue_hub import read_hub
+from magicbert.finetune.job import GlueJob, Job
+from magicbert.finetune.pretrained import Pretrained
+from magicbert.finetune.squad.job import SquadJob, window_shape
+from magicbert.finetune.squad.squad_data import read_squad
+from magicbert.finetune.squad.task import SquadTask
 from magicbert.finetune.tasks import EMBEDDED, Task
+
+LOGGER = logging.getLogger("magicbert")
+
+
+def read_jobs(
+    tasks: Sequence[Task | SquadTask],
+    config: FinetuneConfig,
+    folder: Path,
+    start: Pretrained,
+    tokenizer: Any,
+) -> list[Job]:
+    """Reads every task before any is trained.
+
+    Args:
+        tasks: what to read.
+        config: where the files lie, and how rows are cut.
+        folder: the stage's folder; embedded tasks are written there.
+        start: the model; it says how long a row may be.
+        tokenizer: the model's own.
+
+    Raises:
+        UserError: a file is missing or malformed, or rows have no room.
+    """
+    settings = config.finetune
+    jobs: list[Job] = []
+    for task in tasks:
+        if isinstance(task, SquadTask):
+            shape = window_shape(config.squad, tokenizer, start.max_positions)
+            questions = read_squad(task, config.squad, folder, settings.max_train_rows)
+            jobs.append(SquadJob(questions, tokenizer, shape, config.squad))
+            wanted = config.squad.max_length
+        else:
+            length = usable_length(settings.max_length, tokenizer, start.max_positions)
+            rows = read_task(task, settings, folder)
+            jobs.append(GlueJob(rows, tokenizer, length, settings.mnli_warm_start))
+            wanted = settings.max_length
+        if jobs[-1].max_length < wanted:
+            LOGGER.info("%s: %s reads at most %d tokens: longer rows are cut there",
+                        task.name, start.name, jobs[-1].max_length)  # fmt: skip
+    return jobs
 
 
 def read_task(task: Task, settings: FinetuneSection, folder: Path) -> TaskData:

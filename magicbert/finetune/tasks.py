@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from magicbert.errors import UserError
+from magicbert.finetune.squad.task import SQUAD_TASKS, SquadTask
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -155,8 +156,8 @@ EMBEDDED = Task(
 TASKS = {task.name: task for task in (*GLUE_TASKS, EMBEDDED)}
 
 
-def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task]:
-    """Returns the named tasks, each once.
+def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task | SquadTask]:
+    """Returns the named tasks, each once; those of SQuAD come last, version 1.1 before 2.0.
 
     Args:
         names: as the user gave them.
@@ -165,12 +166,15 @@ def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task]:
     Raises:
         UserError: naming every unknown task.
     """
+    known: dict[str, Task | SquadTask] = {**TASKS, **SQUAD_TASKS}
     wanted = list(dict.fromkeys(names))
-    unknown = [name for name in wanted if name not in TASKS]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(
-            f"finetune.tasks: unknown {', '.join(map(repr, unknown))}; known: {', '.join(TASKS)}"
+            f"finetune.tasks: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
         )
+    last = list(SQUAD_TASKS)
+    wanted.sort(key=lambda name: last.index(name) if name in last else -1)
     if mnli_first:
         wanted.sort(key=lambda name: name != "mnli")
-    return [TASKS[name] for name in wanted]
+    return [known[name] for name in wanted]

@@ -11,7 +11,7 @@ from magicbert.config.roots import FinetuneConfig
 from magicbert.finetune.grid import Grid
 from magicbert.finetune.pretrained import find_pretrained, load_tokenizer
 from magicbert.finetune.results import summary_table
-from magicbert.finetune.task_data import read_task
+from magicbert.finetune.task_data import read_jobs
 from magicbert.finetune.tasks import find_tasks
 from magicbert.run_lock import alone_in
 from magicbert.trail import Trail, stage_folder
@@ -31,14 +31,11 @@ def run(config: FinetuneConfig) -> None:
     tasks = find_tasks(settings.tasks, mnli_first=settings.mnli_warm_start)
     start = find_pretrained(config)
     tokenizer = load_tokenizer(start)
-    data = [read_task(task, settings, folder) for task in tasks]
-    grid = Grid(folder, settings, start, tokenizer, data)
+    jobs = read_jobs(tasks, config, folder, start, tokenizer)
+    grid = Grid(folder, settings, start, tokenizer, jobs)
     with alone_in(folder), Trail(folder, config) as trail:
-        for item in data:
-            LOGGER.info(
-                "%s: %d training rows from %s",
-                item.task.name, len(item.train), item.train.source.name,
-            )  # fmt: skip
+        for job in jobs:
+            LOGGER.info("%s: %d training rows from %s", job.name, job.num_train, job.source)
         summary = grid.run(trail)
         Console().print(summary_table(f"Fine-tuning of {start.name}, dev scores x 100", summary))
         if grid.is_finished:

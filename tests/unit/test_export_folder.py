@@ -12,7 +12,7 @@ import yaml
 from exported_run import ARCHITECTURE, write_prepared, write_retrained, write_run
 
 from magicbert.bert import modeling
-from magicbert.bert.exported import verify_export
+from magicbert.bert.exported import modeling_files, verify_export
 from magicbert.bert.extraction import extract
 from magicbert.bert.modeling.configuration_magicbert import AUTO_MAP
 from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
@@ -22,7 +22,6 @@ from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
-from magicbert.export.huggingface import modeling_files
 from magicbert.records import file_digest, read_record
 from magicbert.space import SearchSpace
 from magicbert.stages import export

@@ -201,7 +201,7 @@ def test_mnli_weights_start_rte_and_stsb(tmp_path: Path, model: Path, glue: Path
         read_record(path, "magicbert/finetune-cell/1")["settings"]
         for path in (folder / "cells").glob("rte-*/cell.json")
     ]
-    assert [one["mnli_weights"] for one in settings] == [
+    assert [one["start_weights"] for one in settings] == [
         folder_identity(folder / "mnli-weights")
     ] * 2
     best = max(results["rows"][:2], key=lambda row: row["score"])

@@ -19,7 +19,7 @@ from magicbert.finetune.examples import Examples, Source, take_subset
 from magicbert.finetune.glue_folder import read_folder
 from magicbert.finetune.glue_hub import convert_splits
 from magicbert.finetune.metrics import METRICS
-from magicbert.finetune.submission import write_submission
+from magicbert.finetune.submission import submission_text
 from magicbert.finetune.task_data import glue_folder
 from magicbert.finetune.tasks import EMBEDDED, GLUE_TASKS, TASKS, find_tasks
 
@@ -158,11 +158,8 @@ def test_data_folder_is_the_given_one_then_the_environment(
         ("stsb", [0.0, 4.98765], ["0\t0.000", "1\t4.988"]),
     ],
 )
-def test_submission_format(
-    tmp_path: Path, task: str, predictions: list[float], lines: list[str]
-) -> None:
-    write_submission(tmp_path / "x.tsv", TASKS[task], np.array(predictions, dtype=np.float64))
-    written = (tmp_path / "x.tsv").read_text().split("\n")
+def test_submission_format(task: str, predictions: list[float], lines: list[str]) -> None:
+    written = submission_text(TASKS[task], np.array(predictions, dtype=np.float64)).split("\n")
     assert written == ["index\tprediction", *lines, ""]
 
 

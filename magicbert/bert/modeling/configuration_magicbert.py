@@ -19,6 +19,14 @@ AUTO_MAP = {
 }
 """What ``config.json`` of an exported folder says about where the classes are."""
 
+CUSTOM_PIPELINES = {
+    "question-answering": {
+        "impl": "question_answering_pipeline.QuestionAnsweringPipeline",
+        "pt": ["AutoModelForQuestionAnswering"],
+    }
+}
+"""The same for models that answer questions: transformers 5.3 removed its own pipeline."""
+
 
 class MagicBertConfig(PreTrainedConfig):  # type: ignore[misc]
     """Sizes, dropout and architecture of an encoder.

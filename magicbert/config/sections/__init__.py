@@ -28,6 +28,7 @@ from magicbert.config.sections.ranking import (
 )
 from magicbert.config.sections.run import LaunchSection, RunSection
 from magicbert.config.sections.search import SearchSection
+from magicbert.config.sections.squad import SquadSection
 from magicbert.config.sections.training import (
     AlignmentSection,
     OptimizerSection,
@@ -60,6 +61,7 @@ __all__ = [
     "SearchSection",
     "ShardSection",
     "SpaceSection",
+    "SquadSection",
     "StepBenchSection",
     "StudiedSupernetSection",
     "TokenizerSection",

@@ -13,7 +13,9 @@ class FinetuneSection:
     """Fine-tuning of one model on several tasks, over learning rates and seeds."""
 
     tasks: tuple[str, ...] = option(
-        ("embedded",), "cola sst2 mrpc stsb qqp mnli qnli rte wnli, or 'embedded' (offline)"
+        ("embedded",),
+        "cola sst2 mrpc stsb qqp mnli qnli rte wnli, squad squad_v2, or 'embedded' and "
+        "'embedded_squad' (offline)",
     )
     data: str = option(
         "", "folder of GLUE TSV files; empty = $MAGICBERT_DATA/glue, else `datasets`"
@@ -25,7 +27,9 @@ class FinetuneSection:
     seeds: tuple[int, ...] = option((0, 1, 2), "seeds of one setting", within="[0, 4294967295]")
     num_epochs: float = option(3.0, "passes over the training rows", within="(0, 1e5]")
     batch_size: int = option(32, "rows per step", within="[1, 1e6]")
-    max_length: int = option(128, "tokens per example at most", within="[8, 65536]")
+    max_length: int = option(
+        128, "tokens per example at most; of SQuAD see squad.max_length", within="[8, 65536]"
+    )
     weight_decay: float = option(0.1, "decoupled weight decay", within="[0, 10]")
     warmup_ratio: float = option(0.06, "share of the steps spent in warm-up", within="[0, 1]")
     max_train_rows: int = option(
@@ -33,6 +37,9 @@ class FinetuneSection:
     )
     mnli_warm_start: bool = option(
         True, "RTE, MRPC and STS-B start from the MNLI model if there is one"
+    )
+    keep_model: bool = option(
+        False, "keep the best fine-tuned model of each task as a folder models/<task>"
     )
     trust_remote_code: bool = option(False, "run model code that comes with `model`")
     max_minutes: float = option(
