@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from magicbert.data.batch import TokenBatch
-from magicbert.finetune.cell import EVAL_BATCH_SIZE, score
+from magicbert.finetune.cell import EVAL_BATCH_SIZE
 from magicbert.finetune.encoding import EncodedTask
+from magicbert.finetune.glue_scoring import score
 
 Batch = Mapping[str, Tensor]
 Form = Callable[[Batch], Sequence[Tensor]]
@@ -122,6 +123,5 @@ class TaskRows:
         ordered = np.concatenate([logits.double().numpy() for (logits,) in outputs])
         values = np.empty_like(ordered)
         values[order] = ordered
-        only = EncodedTask(self.task.task, self.task.train, (part,), self.task.padding)
-        metrics, _ = score(only, [values])
+        metrics, _ = score(self.task.task, [(part.part, part.dev_labels, values)])
         return metrics[self.metric]

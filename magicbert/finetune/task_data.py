@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,26 @@ from magicbert.finetune.job import GlueJob, Job
 from magicbert.finetune.pretrained import Pretrained
 from magicbert.finetune.squad.job import SquadJob, window_shape
 from magicbert.finetune.squad.squad_data import read_squad
-from magicbert.finetune.squad.task import SquadTask
-from magicbert.finetune.tasks import EMBEDDED, Task
+from magicbert.finetune.squad.task import SQUAD_TASKS, SquadTask
+from magicbert.finetune.tasks import EMBEDDED, TASKS, Task, find_tasks, refuse_unknown
 
 LOGGER = logging.getLogger("magicbert")
+
+
+def find_all_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task | SquadTask]:
+    """Returns the named tasks of GLUE, then those of SQuAD, version 1.1 before 2.0; each once.
+
+    Args:
+        names: as the user gave them.
+        mnli_first: move MNLI ahead of the tasks that start from its weights.
+
+    Raises:
+        UserError: naming every unknown task.
+    """
+    wanted = list(names)
+    refuse_unknown(wanted, [*TASKS, *SQUAD_TASKS])
+    glue = find_tasks((name for name in wanted if name in TASKS), mnli_first=mnli_first)
+    return [*glue, *(task for name, task in SQUAD_TASKS.items() if name in wanted)]
 
 
 def read_jobs(

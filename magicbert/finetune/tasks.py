@@ -7,11 +7,10 @@ it (F1 for MRPC and QQP, Pearson for STS-B, the mismatched half for MNLI).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from magicbert.errors import UserError
-from magicbert.finetune.squad.task import SQUAD_TASKS, SquadTask
 
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
@@ -156,8 +155,8 @@ EMBEDDED = Task(
 TASKS = {task.name: task for task in (*GLUE_TASKS, EMBEDDED)}
 
 
-def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task | SquadTask]:
-    """Returns the named tasks, each once; those of SQuAD come last, version 1.1 before 2.0.
+def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task]:
+    """Returns the named tasks of GLUE, each once.
 
     Args:
         names: as the user gave them.
@@ -166,15 +165,17 @@ def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task | SquadTa
     Raises:
         UserError: naming every unknown task.
     """
-    known: dict[str, Task | SquadTask] = {**TASKS, **SQUAD_TASKS}
     wanted = list(dict.fromkeys(names))
-    unknown = [name for name in wanted if name not in known]
+    refuse_unknown(wanted, TASKS)
+    if mnli_first:
+        wanted.sort(key=lambda name: name != "mnli")
+    return [TASKS[name] for name in wanted]
+
+
+def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
+    """Raises `UserError` with every name that no task has."""
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
             f"finetune.tasks: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
         )
-    last = list(SQUAD_TASKS)
-    wanted.sort(key=lambda name: last.index(name) if name in last else -1)
-    if mnli_first:
-        wanted.sort(key=lambda name: name != "mnli")
-    return [known[name] for name in wanted]

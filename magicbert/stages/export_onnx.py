@@ -23,7 +23,8 @@ from magicbert.export.onnx_graph import MAX_FILE_BYTES, num_weight_bytes, write_
 from magicbert.export.onnx_packages import require_onnx
 from magicbert.export.onnx_parity import check_axes, check_parity, probes
 from magicbert.export.onnx_session import OnnxModel, largest_difference, write_int8
-from magicbert.finetune.encoding import EncodedRows, EncodedTask, Padding, encode_part
+from magicbert.finetune.encoding import EncodedTask, Padding, encode_part
+from magicbert.finetune.evaluation import EncodedRows
 from magicbert.finetune.task_data import read_task
 from magicbert.finetune.tasks import find_tasks
 from magicbert.run_lock import alone_in

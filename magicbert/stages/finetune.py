@@ -11,8 +11,7 @@ from magicbert.config.roots import FinetuneConfig
 from magicbert.finetune.grid import Grid
 from magicbert.finetune.pretrained import find_pretrained, load_tokenizer
 from magicbert.finetune.results import summary_table
-from magicbert.finetune.task_data import read_jobs
-from magicbert.finetune.tasks import find_tasks
+from magicbert.finetune.task_data import find_all_tasks, read_jobs
 from magicbert.run_lock import alone_in
 from magicbert.trail import Trail, stage_folder
 
@@ -28,7 +27,7 @@ def run(config: FinetuneConfig) -> None:
     quieten_transformers()
     settings = config.finetune
     folder = stage_folder(config.run, "finetune")
-    tasks = find_tasks(settings.tasks, mnli_first=settings.mnli_warm_start)
+    tasks = find_all_tasks(settings.tasks, mnli_first=settings.mnli_warm_start)
     start = find_pretrained(config)
     tokenizer = load_tokenizer(start)
     jobs = read_jobs(tasks, config, folder, start, tokenizer)

@@ -47,7 +47,7 @@ class FineTuning:
         outcome = finetune_cell(start, data, cell, recipe(self.setting))
         torch.set_num_threads(threads)
         metric = data.task.main_metric + data.parts[0].part.metric_suffix
-        return metric, float(outcome.metrics[metric])
+        return metric, float(outcome.evaluation.metrics[metric])
 
     def encode(self, task: str, start: Pretrained) -> EncodedTask:
         """Returns the token ids of a task."""

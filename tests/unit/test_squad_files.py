@@ -23,7 +23,7 @@ from magicbert.finetune.squad.squad_data import find_place, read_squad
 from magicbert.finetune.squad.squad_file import read_squad_file
 from magicbert.finetune.squad.squad_hub import convert_split
 from magicbert.finetune.squad.task import EMBEDDED_SQUAD, SQUAD, SQUAD_V2
-from magicbert.finetune.tasks import find_tasks
+from magicbert.finetune.task_data import find_all_tasks
 
 SHARED = Path(os.environ.get("MAGICBERT_DATA", "")) / "squad"
 CONTEXT = "Ada met Bo in Rome."
@@ -330,10 +330,10 @@ def test_the_embedded_task_is_well_formed_and_the_same_twice(tmp_path: Path) -> 
 
 
 def test_squad_comes_last_and_the_first_version_first() -> None:
-    names = [task.name for task in find_tasks(["squad_v2", "rte", "squad"], mnli_first=True)]
+    names = [task.name for task in find_all_tasks(["squad_v2", "rte", "squad"], mnli_first=True)]
     assert names == ["rte", "squad", "squad_v2"]
     with pytest.raises(UserError, match=r"'squad_v3'; known: .*squad_v2"):
-        find_tasks(["squad_v3"], mnli_first=False)
+        find_all_tasks(["squad_v3"], mnli_first=False)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs MAGICBERT_DATA with squad/")
