@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from magicbert.bench.registry import OWN
+from magicbert.bench.search.sizes import BLOCK, EVOLUTION, IDEAL, ONE_BY_ONE, UNIFORM
 from magicbert.bench.suite_table import line, si
 
 GPU = "h200"
@@ -24,7 +25,8 @@ class Goal:
     Attributes:
         record: the file of the record, without its suffix.
         case: name of the case.
-        kind: share of the floor in percent, units per second, or times magicbert's time.
+        kind: share of the floor in percent, units per second, times magicbert's time, or that as
+            a share of the ideal ratio in percent.
         least: the goal.
         peer: whose time it is, for ratios; the fastest of all by default.
         variant: what must hold of the sizes.
@@ -32,7 +34,7 @@ class Goal:
 
     record: str
     case: str
-    kind: Literal["percent", "rate", "ratio"]
+    kind: Literal["percent", "rate", "ratio", "ideal"]
     least: float
     peer: str = BEST_PEER
     variant: Mapping[str, Any] = field(default_factory=dict)
@@ -44,10 +46,13 @@ class Goal:
             return f"{self.least:g}% of the floor"
         if self.kind == "rate":
             return f"{si(self.least)} tokens/s"
+        if self.kind == "ideal":
+            return f"{self.least:g}% of the ideal ratio"
         return f"{self.least:g} x {self.peer}"
 
 
 KERNELS, STEP = f"kernels-{GPU}", f"step-{GPU}"
+SEARCH = "search-cpu"
 PLAIN, PACKED = "step of a plain BERT", "step of a plain BERT, mixed lengths"
 GOALS = (
     Goal(KERNELS, "depthwise convolution, forward", "percent", 88, variant=LARGE_BATCH),
@@ -74,6 +79,10 @@ GOALS = (
     Goal("step-cpu", PLAIN, "ratio", 3.5, "transformers"),
     Goal("step-cpu", PLAIN, "ratio", 2.9, "transformers, compiled"),
     Goal("data-cpu", "masking", "ratio", 100, "transformers collator, from lists"),
+    Goal(SEARCH, BLOCK, "ratio", 4.28, ONE_BY_ONE),
+    Goal(SEARCH, UNIFORM, "ratio", 1.85, ONE_BY_ONE, {"layers": 12, "head": "small"}),
+    Goal(SEARCH, UNIFORM, "ratio", 1.25, ONE_BY_ONE, {"layers": 24}),
+    *(Goal(SEARCH, case, "ideal", 95, ONE_BY_ONE) for case in (BLOCK, UNIFORM, EVOLUTION)),
 )  # fmt: skip
 
 
@@ -108,7 +117,11 @@ def figures_of(goal: Goal, record: Mapping[str, Any]) -> Iterator[float]:
         modes = [name for name in row["modes"] if name != "wall"]
         if row["case"] != goal.case or not is_meant or not modes:
             continue
-        yield from figure(goal, row["units"], row["modes"][modes[-1]])
+        if goal.kind == "ideal":
+            ratio = row["modes"][modes[-1]]["peer_over_own"][goal.peer]["median"]
+            yield 100 * ratio / row["facts"][IDEAL]
+        else:
+            yield from figure(goal, row["units"], row["modes"][modes[-1]])
 
 
 def figure(goal: Goal, units: int, figures: Mapping[str, Any]) -> Iterator[float]:

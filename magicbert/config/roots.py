@@ -27,6 +27,7 @@ from magicbert.config.sections import (
     RunSection,
     SamplerAnalysisSection,
     SamplingSection,
+    SearchBenchSection,
     SearchSection,
     ShardSection,
     SpaceSection,
@@ -214,7 +215,7 @@ class ReportConfig:
 class BenchConfig:
     """Measures a part of magicbert side by side with its peers."""
 
-    target: Literal["engine", "kernels", "step", "data"] = option(
+    target: Literal["engine", "kernels", "step", "data", "search"] = option(
         "engine", "what is measured; `bench engine` for short"
     )
     run: RunSection = section(RunSection)
@@ -224,6 +225,7 @@ class BenchConfig:
     kernels: KernelBenchSection = section(KernelBenchSection)
     step: StepBenchSection = section(StepBenchSection)
     data: DataBenchSection = section(DataBenchSection)
+    search: SearchBenchSection = section(SearchBenchSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 def run(config: BenchConfig) -> None:
     """Measures what the record lacks; a run that was cut goes on with the same command."""
-    runs = {"engine": run_engine, "kernels": run_kernels, "step": run_alone, "data": run_alone}
+    runs = {
+        "engine": run_engine,
+        "kernels": run_kernels,
+        "step": run_alone,
+        "data": run_alone,
+        "search": run_search,
+    }
     runs[config.target](config)
 
 
@@ -51,6 +57,13 @@ def run_kernels(config: BenchConfig) -> None:
     if config.kernels.tune:
         tune_kernels(config)
     run_suite_target(kernel_suite(config), config)
+
+
+def run_search(config: BenchConfig) -> None:
+    """Measures how paths are scored; there is no training, so nothing of DeepSpeed is needed."""
+    from magicbert.bench.search.suite import search_suite
+
+    run_suite_target(search_suite(config), config)
 
 
 def run_compilations(config: BenchConfig) -> None:

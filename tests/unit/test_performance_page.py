@@ -13,6 +13,8 @@ import pytest
 from magicbert.bench.goals import GOALS, Goal, goal_row
 from magicbert.bench.kernels.suite import kernel_suite
 from magicbert.bench.performance_page import generated
+from magicbert.bench.search.sizes import IDEAL
+from magicbert.bench.search.suite import search_suite
 from magicbert.bench.step.suite import step_suite
 from magicbert.bench.suite_record import SCHEMA
 from magicbert.config.roots import BenchConfig
@@ -76,11 +78,15 @@ def test_a_goal_is_reached_at_its_worst_size_by_replays_against_the_best_peer():
     assert goal_row(ratio, {"rows": []})[3:] == ("not measured", "")
     rate = Goal("step-cpu", forward, "rate", 400.0)
     assert goal_row(rate, record)[3:] == ("500 tokens/s", "yes")
+    ideal = Goal("search-cpu", forward, "ideal", 95, "FLA")
+    shares = {"rows": [one | {"facts": {IDEAL: 1.6}} for one in record["rows"][:2]]}
+    assert goal_row(ideal, shares)[3:] == ("81.2", "no")
 
 
 def test_every_goal_names_a_case_that_exists():
     config = BenchConfig(measure=MeasureSection(device="cpu"))
-    names = {case.name for case in [*kernel_suite(config).cases, *step_suite(config).cases]}
+    suites = kernel_suite(config), step_suite(config), search_suite(config)
+    names = {case.name for suite in suites for case in suite.cases}
     assert {goal.case for goal in GOALS} - names == {"masking"}
 
 

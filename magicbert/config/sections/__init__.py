@@ -8,6 +8,7 @@ from magicbert.config.sections.bench import (
     EngineBenchSection,
     KernelBenchSection,
     MeasureSection,
+    SearchBenchSection,
     StepBenchSection,
 )
 from magicbert.config.sections.compare import ComparedModelSection, CompareSection
@@ -58,6 +59,7 @@ __all__ = [
     "RunSection",
     "SamplerAnalysisSection",
     "SamplingSection",
+    "SearchBenchSection",
     "SearchSection",
     "ShardSection",
     "SpaceSection",

@@ -30,7 +30,7 @@ class EngineBenchSection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasureSection:
-    """How `bench kernels`, `bench step` and `bench data` measure."""
+    """How `bench kernels`, `bench step`, `bench data` and `bench search` measure."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto = the GPU if torch sees one")
     rounds: int = option(0, "turns of every contender; 0 = by device", within="[0, 10000]")
@@ -81,3 +81,16 @@ class DataBenchSection:
     """Cases of `bench data`."""
 
     cases: tuple[str, ...] = option((), "masking, loader, waiting, tokenizer; empty = all")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchBenchSection:
+    """Cases of `bench search`."""
+
+    cases: tuple[str, ...] = option(
+        (), "block, uniform-12, uniform-24, evolution, uniform-12-head; empty = all"
+    )
+    whole: bool = option(
+        False,
+        "on a CPU too, time all paths of a case, which takes hours, not those behind one prefix",
+    )

@@ -1,0 +1,1 @@
+"""``magicbert bench search``: paths scored together against the loop that scores one by one."""
