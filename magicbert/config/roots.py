@@ -116,6 +116,7 @@ class SearchConfig:
     """Finds the best architecture of the trained supernet under limits."""
 
     run: RunSection = section(RunSection)
+    launch: LaunchSection = section(LaunchSection)
     search: SearchSection = section(SearchSection)
     latency: LatencySection = section(LatencySection)
 

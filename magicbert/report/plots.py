@@ -154,6 +154,7 @@ def cost_plot(
     scored: Sequence[Mapping[str, Any]],
     best: Mapping[str, Any],
     limits: Sequence[float] = (),
+    random: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Draws every scored candidate: parameters against loss.
 
@@ -161,7 +162,9 @@ def cost_plot(
         scored: rows with parameters, loss and round.
         best: the winner, marked.
         limits: limits on the parameters, drawn as lines.
+        random: architectures drawn uniformly within the limits, which the winner must beat.
     """
+    baselines = [row for row in random if row.get("loss") is not None]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -171,6 +174,11 @@ def cost_plot(
             axes.plot(
                 [row["parameters"] for row in rows], [row["loss"] for row in rows], "o",
                 color=colour, markersize=4.2, markeredgewidth=0, alpha=0.85, label=str(number),
+            )  # fmt: skip
+        if baselines:
+            axes.plot(
+                [row["parameters"] for row in baselines], [row["loss"] for row in baselines], "x",
+                color=INK, markersize=7, markeredgewidth=1.6, label="random",
             )  # fmt: skip
         axes.scatter(best["parameters"], best["loss"], marker="*", s=230, color=CURVES[1],
                      edgecolors="white", linewidths=1, zorder=3)  # fmt: skip
@@ -184,7 +192,7 @@ def cost_plot(
         axes.set_ylabel("loss with inherited weights, nats")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         axes.margins(x=0.08, y=0.1)
-        if len(rounds) > 1:
+        if len(rounds) > 1 or baselines:
             axes.legend(title="round", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
     return svg(draw, height=4.0, label="Cost against loss of all scored candidates")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from magicbert.report.front_plot import front_plot
 from magicbert.report.palette import natural_order
 from magicbert.report.plots import cost_plot, short_count
 from magicbert.report.reading import RunRecords, StageRecord, winner
@@ -15,7 +16,8 @@ from magicbert.space.cost import Cost, CostModel
 from magicbert.space.search_space import SearchSpace
 
 MAX_STACKS = 10
-SCORED_FIELDS = ("round", "architecture", "loss", "accuracy", "parameters", "flops")
+FRONT_FIELDS = ("architecture", "loss", "accuracy", "parameters", "flops", "latency_ms")
+SCORED_FIELDS = ("round", *FRONT_FIELDS, "num_batches")
 
 
 def search_section(run: RunRecords) -> Section:
@@ -29,6 +31,12 @@ def search_section(run: RunRecords) -> Section:
         parts += _found(record, result)
         rows = tuple(tuple(row.get(name) for name in SCORED_FIELDS) for row in result["scored"])
         csv_tables.append(CsvTable(f"{record.folder_name}_scored", SCORED_FIELDS, rows))
+        front = result.get("pareto", {}).get("front", ())
+        if front:
+            rows = tuple(tuple(row.get(name) for name in FRONT_FIELDS) for row in front)
+            csv_tables.append(CsvTable(f"{record.folder_name}_pareto", FRONT_FIELDS, rows))
+    if len(parts) and len(run.finished("search")) > 1:
+        parts.append(_side_by_side(run))
     return Section("search", "Search", tuple(parts), tuple(csv_tables))
 
 
@@ -86,10 +94,22 @@ def _found(record: StageRecord, result: dict[str, Any]) -> list[str]:
             "weights in nats, parameters.",
         ),
         figure(
-            cost_plot(result["scored"], best, bounds),
-            "Every scored candidate: cost against loss with the supernet's weights.",
+            cost_plot(result["scored"], best, bounds, result.get("random", ())),
+            "Every scored candidate: cost against loss. Crosses: random architectures within the "
+            "same limits, scored as the finalists are.",
         ),
     ]
+    if result.get("pareto", {}).get("front"):
+        names = ", ".join(result["pareto"]["objectives"])
+        parts.append(
+            figure(
+                front_plot(result),
+                f"What no other candidate beats in {names}. Front and random architectures are "
+                "scored on as many batches as the finalists, others perhaps on fewer.",
+            )
+        )
+    if result.get("latency"):
+        parts.append(paragraph(_latency_error(result["latency"])))
     if result.get("rounds"):
         head = ("round", "scored", "architectures left", "dropped operators")
         parts.append(table(head, [_round(row) for row in result["rounds"]]))
@@ -109,8 +129,36 @@ def _summary(record: StageRecord, result: dict[str, Any]) -> str:
     )
 
 
+def _latency_error(latency: dict[str, Any]) -> str:
+    middle, most = latency["error_quantiles"]["0.5"], latency["error_quantiles"]["1"]
+    return (
+        f"Latencies are sums of measured parts. Against {latency['num_checks']} whole models of "
+        f"random architectures they are off by {middle:.1%} in the median and {most:.1%} at most; "
+        f"limits are held with {latency['error_bound']:.1%} added."
+    )
+
+
+def _side_by_side(run: RunRecords) -> str:
+    """Returns the table of several searches: what each has spent and what it has found."""
+    head = ("search", "strategy", "scored", "best loss", "its parameters", "mean loss of random")
+    rows: list[list[Value]] = []
+    for record in run.finished("search"):
+        result: dict[str, Any] = record.result or {}
+        if not result["results"]:
+            continue
+        losses = [row["loss"] for row in result.get("random", ()) if row.get("loss") is not None]
+        strategy = result.get("settings", {}).get("strategy", "shrink-operators")
+        num_scored = len({row["architecture"] for row in result["scored"]})
+        best = result["results"][0]
+        mean = sum(losses) / len(losses) if losses else None
+        rows.append(
+            [record.folder_name, strategy, num_scored, best["loss"], best["parameters"], mean]
+        )
+    return table(head, rows)
+
+
 def _round(row: dict[str, Any]) -> list[Value]:
-    left = SearchSpace.from_json(row["space"]).count()
+    left = row.get("num_left", SearchSpace.from_json(row["space"]).count())
     dropped = ", ".join(f"{name} in layer {layer + 1}" for layer, name in row["dropped"])
     return [row["round"], row["num_scored"], Mark(f"{left:,}" if left < 1e9 else f"{left:.2e}"),
             dropped or "–"]  # fmt: skip

@@ -15,6 +15,7 @@ from magicbert.space import Architecture
 from magicbert.supernet.prefixes import rank_shares
 from magicbert.supernet.scoring import Score
 from magicbert.training.ranks import Ranks
+from magicbert.training.watching.heartbeat import PULSE
 
 
 class Judge:
@@ -112,9 +113,11 @@ class Judge:
             self.scores.merge(part)
 
     def _score_here(self, architectures: Sequence[Architecture], batches: range) -> None:
+        PULSE.enter("evaluate")
         for architecture, scores in self.evaluate(architectures, batches):
             check_finite(architecture, scores)
             self.scores.add(architecture, scores)
+            PULSE.enter("evaluate")
 
 
 def check_finite(architecture: Architecture, scores: Iterable[Score]) -> None:

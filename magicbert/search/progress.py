@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ SECONDS_BETWEEN_LINES = 30.0
 def watched(groups: Sequence[Sequence[Architecture]]) -> Iterator[Sequence[Architecture]]:
     """Yields groups of paths while showing how many paths are scored."""
     num_paths = sum(map(len, groups))
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and os.environ.get("RANK", "0") == "0":
         with Progress(transient=True) as bar:
             task = bar.add_task("scoring", total=num_paths)
             for group in groups:

@@ -63,6 +63,12 @@ class ScoreFile:
                 self._stream.append(json.dumps(as_line(*place, score)))
             fault("search.score", count=len(self))
 
+    def remember(self, scored: Iterable[tuple[Architecture, Sequence[Score]]]) -> None:
+        """Takes over what others know beyond what is known here; written with what follows."""
+        for architecture, scores in scored:
+            for score in scores[len(self.known(architecture)) :]:
+                self._keep(architecture, score)
+
     def merge(self, scored: Iterable[tuple[Architecture, Sequence[Score]]]) -> None:
         """Adds what others know of architectures beyond what is known here."""
         for architecture, scores in scored:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,22 @@ from magicbert.config.reading import to_tree
 from magicbert.config.roots import SearchConfig
 from magicbert.records import read_record, write_record
 from magicbert.report.tables import write_csv
-from magicbert.run_lock import alone_in
+from magicbert.run_lock import alone_in, check_free
 from magicbert.search.candidate import Candidate
 from magicbert.search.judge import Judge
 from magicbert.search.rounds import Round
-from magicbert.search.score_file import ScoreFile
 from magicbert.search.searching import Search
 from magicbert.space.randomness import keyed_generator
 from magicbert.stages.search_latency import with_latency
+from magicbert.stages.search_ranks import decided_by_first, on_ranks
+from magicbert.stages.search_scores import close_scores, open_scores
 from magicbert.stages.search_subject import Subject, limits_of, open_subject
 from magicbert.trail import Trail, stage_folder
+from magicbert.training.ranks import Ranks
 
 LOGGER = logging.getLogger("magicbert")
 RESULT = "architectures.json"
 SCHEMA = "magicbert/architectures/1"
-SCORES = "scores.jsonl"
 FRONT = "pareto.csv"
 
 
@@ -37,26 +39,36 @@ def run(config: SearchConfig) -> None:
         UserError: the scorer is not to be had, or no architecture keeps the limits.
     """
     folder = stage_folder(config.run, "search")
-    with alone_in(folder):
-        search_in(folder, config)
+    check_free(folder)
+    on_ranks(config, folder, lambda ranks: search_alone(folder, config, ranks))
 
 
-def search_in(folder: Path, config: SearchConfig) -> None:
-    """Searches in a folder that no other process works in."""
-    subject = with_latency(open_subject(config), config, folder)
-    if is_finished(folder / RESULT, config, subject.result_origin):
+def search_alone(folder: Path, config: SearchConfig, ranks: Ranks | None) -> None:
+    """Searches on this rank while no other process works in the folder."""
+    with ExitStack() as stack:
+        decided_by_first(ranks, lambda: stack.enter_context(alone_in(folder)))
+        search_in(folder, config, ranks)
+
+
+def search_in(folder: Path, config: SearchConfig, ranks: Ranks | None) -> None:
+    """Searches on this rank; the first one writes."""
+    subject = with_latency(open_subject(config), config, folder, ranks)
+    origin = subject.result_origin
+    if decided_by_first(ranks, lambda: is_finished(folder / RESULT, config, origin)):
         LOGGER.info("search is finished already: %s", folder / RESULT)
         return
-    scores = ScoreFile(folder / SCORES, subject.origin)
-    judge = Judge(subject.choices, subject.evaluate, scores)
+    scores = open_scores(folder, subject.origin, ranks)
+    judge = Judge(subject.choices, subject.evaluate, scores, ranks)
     search = Search(config.search, judge)
-    with Trail(folder, config) as trail:
+    is_writer = ranks is None or ranks.is_first
+    with Trail(folder, config, is_writer=is_writer) as trail:
         if len(scores):
             LOGGER.info("search: %d scores of an earlier start are used", len(scores))
         best = search.run(lambda finished: report_round(finished, trail))
         found = Found(best, random_baselines(search), search.front(subject.objectives))
-        scores.close()
-        write_result(folder, search, found, subject)
+        close_scores(folder, scores, ranks)
+        if is_writer:
+            write_result(folder, search, found, subject)
         LOGGER.info("best: %s, loss %.4f, %s", best[0].architecture, best[0].loss, best[0].cost)
         LOGGER.info("search finished: %s", folder / RESULT)
 
@@ -150,6 +162,7 @@ def write_result(folder: Path, search: Search, found: Found, subject: Subject) -
             }
             for one in search.rounds
         ],
+        "latency": subject.latency_error,
         "supernet_digest": subject.origin.get("supernet_digest"),
         "origin": subject.result_origin,
         "settings": to_tree(search.section),

@@ -23,7 +23,9 @@ from magicbert.search.timing import measure
 from magicbert.space import Architecture
 from magicbert.space.feasible import FeasiblePaths
 from magicbert.space.randomness import keyed_generator
+from magicbert.stages.search_ranks import decided_by_first
 from magicbert.stages.search_subject import Subject
+from magicbert.training.ranks import Ranks
 
 LOGGER = logging.getLogger("magicbert")
 FILE = "latency.json"
@@ -43,7 +45,9 @@ def is_wanted(config: SearchConfig) -> bool:
     )
 
 
-def with_latency(subject: Subject, config: SearchConfig, folder: Path) -> Subject:
+def with_latency(
+    subject: Subject, config: SearchConfig, folder: Path, ranks: Ranks | None = None
+) -> Subject:
     """Returns the subject with latencies in its costs, if a setting needs them.
 
     The limit is put on the prediction so that a model as much slower than predicted as the worst
@@ -53,6 +57,7 @@ def with_latency(subject: Subject, config: SearchConfig, folder: Path) -> Subjec
         subject: what is searched.
         config: of the search.
         folder: where a table that has to be measured is written.
+        ranks: all ranks, of which the first one measures while the others wait.
 
     Raises:
         UserError: nothing is known of this subject's latencies, or a given table is of another
@@ -66,14 +71,26 @@ def with_latency(subject: Subject, config: SearchConfig, folder: Path) -> Subjec
             f"latencies cannot be measured for search.scorer {config.search.scorer!r}: it names no "
             "encoder; take search.scorer checkpoint, or give your own costs a latency_ns"
         )
-    table = table_of(config, encoder, choices, subject.length, folder)
+    table = decided_by_first(
+        ranks, lambda: table_of(config, encoder, choices, subject.length, folder)
+    )
     allowed = config.search.max_latency_ms and table.limit_on_prediction(
         config.search.max_latency_ms
     )
     limits = dataclasses.replace(choices.limits, max_latency_ms=allowed)
     timed = FeasiblePaths(choices.space, table.extend(choices.model), limits)
     digest = digest_of(table.to_json())
-    return dataclasses.replace(subject, choices=timed, has_latency=True, latency_digest=digest)
+    return dataclasses.replace(
+        subject,
+        choices=timed,
+        has_latency=True,
+        latency_digest=digest,
+        latency_error={
+            "error_quantiles": table.error_quantiles(),
+            "error_bound": table.error_bound,
+            "num_checks": len(table.checks),
+        },
+    )
 
 
 def table_of(

@@ -48,6 +48,7 @@ class Subject:
         length: tokens of a prepared row.
         has_latency: whether the costs hold latencies.
         latency_digest: of the table that they are from; empty = they are the user's own.
+        latency_error: how far sums of that table were off, for the record.
     """
 
     choices: Choices
@@ -58,6 +59,7 @@ class Subject:
     length: int = 0
     has_latency: bool = False
     latency_digest: str = ""
+    latency_error: dict[str, Any] | None = None
 
     @property
     def objectives(self) -> tuple[str, ...]:

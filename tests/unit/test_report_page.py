@@ -24,6 +24,7 @@ from synthetic_run import (
 
 from magicbert.errors import UserError
 from magicbert.records import read_record, write_record
+from magicbert.report.front_plot import lower_steps
 from magicbert.report.page import Page, build_page
 from magicbert.report.reading import read_run, winner
 from magicbert.space.cost import Cost, CostModel
@@ -87,7 +88,7 @@ def test_whole_run_has_its_figures_and_numbers(tmp_path):
     drawings = {
         "pretraining": 2,
         "analysis": 3,
-        "search": 2,
+        "search": 3,
         "retraining": 1,
         "finetuning": 0,
         "cost": 0,
@@ -118,7 +119,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 def test_every_drawing_is_valid_svg_without_fixed_size(tmp_path):
     page = build_page(read_run(write_run(tmp_path / "demo")), costs=COSTS)
     drawings = re.findall(r"<svg.*?</svg>", page.html, re.DOTALL)
-    assert len(drawings) == 9
+    assert len(drawings) == 10
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("viewBox")
@@ -269,6 +270,7 @@ def test_plots_stand_as_csv_too(tmp_path):
         "pretrain_loss",
         "pretrain_anchors",
         "search_scored",
+        "search_pareto",
         "cost",
         "retrain_loss",
         "finetune",
@@ -292,6 +294,28 @@ def test_a_run_that_is_not_there_and_a_damaged_one(tmp_path):
     manifest.write_text(manifest.read_text().replace("4096", "4097"))
     with pytest.raises(UserError, match="damaged"):
         read_run(tmp_path / "demo")
+
+
+def test_searches_stand_side_by_side_with_their_random_baselines(tmp_path):
+    folder = write_run(tmp_path / "demo")
+    assert "mean loss of random" not in build_page(read_run(folder)).html
+    record = read_record(folder / "search" / "architectures.json", "magicbert/architectures/1")
+    record["settings"] = {"strategy": "evolution"}
+    file = folder / "search-evolved" / "architectures.json"
+    write_record(file, "magicbert/architectures/1", record)
+    page = build_page(read_run(folder))
+    text = section(page, "search")
+    assert "search-evolved</td><td>evolution</td>" in text
+    mean = sum(row["loss"] for row in record["random"]) / 4
+    assert f"{mean:.3f}" in text
+    assert text.count(">random</text>") == 4
+    assert "off by 2.1% in the median and 7.0% at most; limits are held with 5.2% added" in text
+    assert {table.name for table in page.csv_tables} >= {"search_pareto", "search-evolved_pareto"}
+
+
+def test_the_step_under_a_front_goes_down(tmp_path):
+    assert lower_steps([3.0, 1.0, 2.0], [1.0, 2.0, 2.5]) == ([1.0, 3.0, 3.0], [2.0, 2.0, 1.0])
+    assert lower_steps([], []) == ([], [])
 
 
 def test_a_search_without_results_is_no_winner(tmp_path):
