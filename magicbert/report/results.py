@@ -8,6 +8,7 @@ from typing import Any
 from magicbert.report.plots import score_plot, short_count
 from magicbert.report.reading import RunRecords, of_winner, winner
 from magicbert.report.section import CsvTable, Section, figure, paragraph
+from magicbert.report.squad_part import glue_summary, squad_part
 from magicbert.report.stacks import strip
 from magicbert.report.tables import Mark, Value, table
 
@@ -36,11 +37,21 @@ def headline(run: RunRecords) -> str:
 
 
 def finetuning_section(run: RunRecords) -> Section:
-    """Scores of every fine-tuned model, one column each."""
+    """Scores of every fine-tuned model: GLUE with one column each, and SQuAD."""
     records = run.finished("finetune")
-    if not records:
-        return Section("finetuning", "Fine-tuning")
-    models = {record.model_name: (record.result or {})["summary"] for record in records}
+    summaries = {record.model_name: glue_summary(record.result or {}) for record in records}
+    models = {name: summary for name, summary in summaries.items() if summary}
+    parts, csv_tables = glue_part(models) if models else ([], [])
+    of_squad, of_squad_csv = squad_part(records)
+    return Section("finetuning", "Fine-tuning", (*parts, *of_squad), (*csv_tables, *of_squad_csv))
+
+
+def glue_part(models: dict[str, list[dict[str, Any]]]) -> tuple[list[str], list[CsvTable]]:
+    """Returns the table of GLUE with its plot, and the numbers behind it.
+
+    Args:
+        models: the summary of each model, by its name.
+    """
     head = ("task", "metric", *models)
     tasks = {row["task"]: row["metric"] for rows in models.values() for row in rows}
     rows = [
@@ -62,8 +73,7 @@ def finetuning_section(run: RunRecords) -> Section:
     parts = [table(head, rows), paragraph(note)]
     if len(csv_rows) > 1:
         parts.append(figure(score_plot(models), caption))
-    csv_table = CsvTable("finetune", ("model", *SUMMARY_FIELDS), csv_rows)
-    return Section("finetuning", "Fine-tuning", tuple(parts), (csv_table,))
+    return parts, [CsvTable("finetune", ("model", *SUMMARY_FIELDS), csv_rows)]
 
 
 def _training_tiles(run: RunRecords) -> list[tuple[str, str, str]]:

@@ -324,3 +324,34 @@ def test_a_search_without_results_is_no_winner(tmp_path):
     write_record(file, "magicbert/architectures/1", payload)
     page = build_page(read_run(Path(tmp_path / "demo")))
     assert "Not run" in section(page, "search")
+
+
+def test_squad_has_a_table_of_its_own(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "demo", tasks=("rte",))
+    rows = [
+        {
+            "task": "squad_v2", "learning_rate": rate, "seed": seed, "metric": "f1",
+            "score": 0.5 + 0.1 * seed, "null_threshold": -1.25,
+            "metrics": {
+                "exact": 0.4 + 0.1 * seed, "f1": 0.5 + 0.1 * seed, "has_answer_f1": 0.25,
+                "no_answer_f1": 0.75, "best_exact": 0.5,
+            },
+        }
+        for rate in (1e-5, 2e-5)
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    summary = {
+        "task": "squad_v2", "metric": "f1", "learning_rate": 2e-5, "median": 0.6, "minimum": 0.5,
+        "maximum": 0.7, "num_seeds": 3,
+    }  # fmt: skip
+    payload = {"model": "export", "architecture": None, "rows": rows, "summary": [summary]}
+    write_record(run / "finetune-squad" / "results.json", "magicbert/finetune/1", payload)
+    page = build_page(read_run(run), costs=COSTS)
+    assert "50.0 <small>40.0–60.0</small>" in page.html  # exact match
+    assert "60.0 <small>50.0–70.0</small>" in page.html
+    assert "F1, unanswerable" in page.html
+    tables = {table.name: table for table in page.csv_tables}
+    assert len(tables["squad"].rows) == 3
+    assert tables["squad"].rows[0][:4] == ("squad", "squad_v2", 2e-5, 0)
+    # GLUE's table does not get a column of it.
+    assert {row[0] for row in tables["finetune"].rows} == {"winner"}
