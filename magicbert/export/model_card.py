@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
 
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.export.card_records import (
+    RunFacts,
+    fine_tuning_section,
+    limitations_section,
+    training_section,
+)
+from magicbert.export.markdown_table import table
 from magicbert.export.provenance import Provenance
 from magicbert.space import Architecture
 from magicbert.space.cost import CostModel
@@ -26,6 +33,7 @@ class CardFacts:
         architecture: its operators.
         costs: of its operators, for rows of ``length``.
         length: tokens of a row in training.
+        run: corpus, settings and scores, of the run's records.
         provenance: where it comes from.
     """
 
@@ -36,6 +44,7 @@ class CardFacts:
     architecture: Architecture
     costs: CostModel
     length: int
+    run: RunFacts
     provenance: Provenance
 
 
@@ -47,7 +56,10 @@ def model_card(facts: CardFacts) -> str:
         usage(),
         architecture_section(facts),
         cost_section(facts),
+        training_section(facts.run, facts.provenance),
         score_section(facts),
+        fine_tuning_section(facts.run),
+        limitations_section(facts.run, facts.language, facts.config.max_position_embeddings),
         provenance_section(facts),
     )
     return "\n\n".join(sections) + "\n"
@@ -180,9 +192,3 @@ def provenance_section(facts: CardFacts) -> str:
     ]
     named = [(name, f"`{value}`") for name, value in rows if value]
     return f"## Provenance\n\n{table(('what', 'digest or version'), named)}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

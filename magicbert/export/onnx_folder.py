@@ -11,7 +11,7 @@ from magicbert.bert.atomic_folder import atomic_folder
 from magicbert.bert.exported import CARD, digests
 from magicbert.errors import UserError
 from magicbert.export.huggingface import refuse_to_replace_others
-from magicbert.export.model_card import table
+from magicbert.export.markdown_table import table
 from magicbert.records import write_record, write_text_atomically
 
 SCHEMA = "magicbert/onnx/1"

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.extraction import extract
 from magicbert.bert.saving import load_supernet
 from magicbert.bert.supernet import BertSupernet
+from magicbert.comparison.recorded import RESULTS
+from magicbert.config.reading import read_yaml
 from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
 from magicbert.data.manifest import read_manifest
 from magicbert.data.verification import verify_tokenizer
 from magicbert.errors import UserError
+from magicbert.export.card_records import RunFacts
 from magicbert.export.huggingface import write_export
 from magicbert.export.model_card import CardFacts, model_card
 from magicbert.export.onnx_packages import require_onnx
 from magicbert.export.provenance import read_provenance
+from magicbert.finetune.grid import RESULTS_SCHEMA
+from magicbert.finetune.pretrained import folder_identity
+from magicbert.records import read_record
 from magicbert.run_lock import alone_in
 from magicbert.space import Architecture
 from magicbert.stages import export_onnx
@@ -58,7 +65,8 @@ def export_to(folder: Path, config: ExportConfig) -> None:
         )
     model = extract(supernet, only_architecture(supernet))
     architecture = Architecture.parse(model.config.architecture)
-    provenance = read_provenance(stage_folder(config.run, "retrain"), manifest)
+    stage = stage_folder(config.run, "retrain")
+    provenance = read_provenance(stage, manifest)
     if not provenance.result.get("finished", False):
         LOGGER.warning("the retraining is not finished: exporting what it has saved")
     facts = CardFacts(
@@ -69,11 +77,33 @@ def export_to(folder: Path, config: ExportConfig) -> None:
         architecture=architecture,
         costs=bert_cost_model(model.config, architecture, manifest.length),
         length=manifest.length,
+        run=RunFacts(manifest, settings_of(stage)),
         provenance=provenance,
     )
     origin = dataclasses.asdict(provenance)
     write_export(folder, model, prepared / "tokenizer", model_card(facts), origin)
+    if scores := recorded_scores(config.run, folder):
+        known = dataclasses.replace(facts, run=dataclasses.replace(facts.run, scores=scores))
+        write_export(folder, model, prepared / "tokenizer", model_card(known), origin)
     LOGGER.info("exported %s to %s", architecture, folder)
+
+
+def settings_of(stage: Path) -> dict[str, Any]:
+    """Returns the resolved configuration of a stage; empty if it left none."""
+    file = stage / "config.yaml"
+    return read_yaml(file) if file.is_file() else {}
+
+
+def recorded_scores(run: RunSection, folder: Path) -> list[dict[str, Any]]:
+    """Returns the summary of the run's fine-tuning, if it was of the model in ``folder``."""
+    file = stage_folder(run, "finetune") / RESULTS
+    if not file.is_file():
+        return []
+    record = read_record(file, RESULTS_SCHEMA)
+    if record["model_identity"] != folder_identity(folder):
+        LOGGER.warning("%s is of another model: its scores are not in the card", file)
+        return []
+    return list(record["summary"])
 
 
 def trained_model(run: RunSection) -> Path:

@@ -22,7 +22,9 @@ from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
-from magicbert.records import file_digest, read_record
+from magicbert.finetune.grid import RESULTS_SCHEMA
+from magicbert.finetune.pretrained import folder_identity
+from magicbert.records import file_digest, read_record, write_record
 from magicbert.space import SearchSpace
 from magicbert.stages import export
 
@@ -118,6 +120,38 @@ def test_the_card_says_what_the_model_is(prepared_run: Path) -> None:
     assert read_manifest(prepared_run / "prepare").digest in card
     assert str(prepared_run) not in card
     assert "not finished" not in card
+
+
+def test_the_card_has_corpus_settings_and_limits(prepared_run: Path) -> None:
+    settings = "optimizer: {learning_rate: 0.0005}\ntraining: {rows_per_step: 2048}\n"
+    (prepared_run / "retrain" / "config.yaml").write_text(settings)
+    export.run(config(prepared_run))
+    card = (prepared_run / "export" / "README.md").read_text()
+    for line in (
+        "| training text | 0 documents, 0 tokens |",
+        "| rows of an optimizer step | 2,048 |",
+        "| peak learning rate | 0.0005 |",
+        "| hours of training, on the wall | 0.00 |",
+        "No fine-tuning of this model is recorded",
+        "Rows of more than 20 tokens must be cut.",
+    ):
+        assert line in card
+
+
+def test_the_card_has_the_scores_of_this_very_model(prepared_run: Path) -> None:
+    export.run(config(prepared_run))
+    row = {"task": "cola", "metric": "matthews", "median": 0.421, "minimum": 0.4,
+           "maximum": 0.44, "num_seeds": 3, "learning_rate": 2e-5}  # fmt: skip
+    file = prepared_run / "finetune" / "results.json"
+    identity = folder_identity(prepared_run / "export")
+    write_record(file, RESULTS_SCHEMA, {"model_identity": identity, "summary": [row]})
+    export.run(config(prepared_run))
+    card = (prepared_run / "export" / "README.md").read_text()
+    assert "| cola | matthews | 42.1 | 40.0 to 44.0 | 3 | 2e-05 |" in card
+    verify_export(prepared_run / "export")
+    write_record(file, RESULTS_SCHEMA, {"model_identity": "another", "summary": [row]})
+    export.run(config(prepared_run))
+    assert "| cola |" not in (prepared_run / "export" / "README.md").read_text()
 
 
 def test_an_older_export_is_replaced_whole(prepared_run: Path) -> None:

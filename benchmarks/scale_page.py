@@ -1,0 +1,92 @@
+"""Renews the table of docs/scale.md: what the paper's settings take, planned and never started.
+
+    python benchmarks/scale_page.py
+
+Every figure is of `magicbert VERB --plan` for a file of ``configs/base``.
+The words around the part between the two ``generated`` comments are written by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from results_page import renew_page
+
+from magicbert.cli import PLANNED, VERBS
+from magicbert.config.plan_section import PlanSection
+from magicbert.config.reading import load_config
+from magicbert.config.roots import PrepareConfig
+from magicbert.planning.plan import Plan, show_bytes
+from magicbert.stages.plan import Planner
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "scale.md"
+FOLDERS = ("base",)
+# In place of a search's winner, which is not known before: as many layers of BERT-base's own kind.
+STAND_IN = "-".join(("mha12", "ffn") * 12)
+# Checkpoints are planned for a disk of this speed; the page shows their size alone.
+DISK_MEGABYTES_PER_SECOND = 1000.0
+SECONDS_PER_HOUR, TERA = 3600, 1e12
+HEAD = (
+    "configuration", "ranks", "parameters", "steps x rows x tokens", "tokens", "FLOPs of the run",
+    "memory of a rank", "checkpoints", "GPU hours x TFLOP/s",
+)  # fmt: skip
+
+
+def generated() -> str:
+    """Returns the table, a row per configuration that trains."""
+    rows = [table_row(file) for file in planned_files()]
+    lines = [HEAD, ("---",) * len(HEAD), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def planned_files() -> list[Path]:
+    """Returns the files of the folders that `--plan` is for, in order."""
+    files = (file for folder in FOLDERS for file in sorted((ROOT / "configs" / folder).glob("*")))
+    return [file for file in files if verb_of(file) in PLANNED]
+
+
+def verb_of(file: Path) -> str:
+    """Returns the verb that a file is for."""
+    return file.stem.partition("-")[0]
+
+
+def table_row(file: Path) -> tuple[str, ...]:
+    """Returns the cells of one configuration."""
+    config, plan = planned(file)
+    training, length = config.training, config.model.max_length
+    saved = plan.checkpoint.num_bytes
+    kept = training.keep_checkpoints
+    return (
+        f"`{file.relative_to(ROOT)}`",
+        f"{plan.num_ranks}",
+        f"{plan.parameters / 1e6:,.1f} M",
+        f"{plan.steps:,} x {training.rows_per_step:,} x {length}",
+        f"{plan.tokens / 1e9:,.1f} G",
+        f"{plan.run_flops:.3g}",
+        show_bytes(plan.memory.peak),
+        f"{kept} of {show_bytes(saved)}",
+        f"{plan.run_flops / TERA / SECONDS_PER_HOUR:,.0f}",
+    )
+
+
+def planned(file: Path) -> tuple[Any, Plan]:
+    """Returns a configuration and its plan on GPUs."""
+    verb = verb_of(file)
+    config = load_config(VERBS[verb].config, str(file), {})
+    if verb == "retrain" and (config.architecture == "best" or ":" in config.architecture):
+        config = dataclasses.replace(config, architecture=STAND_IN)
+    prepare = load_config(PrepareConfig, str(file.with_name("prepare.yaml")), {})
+    options = PlanSection(
+        device="cuda",
+        vocab_size=prepare.tokenizer.vocab_size,
+        length=config.model.max_length,
+        disk_megabytes_per_second=DISK_MEGABYTES_PER_SECOND,
+    )
+    return config, Planner(verb, config, options).plan()
+
+
+if __name__ == "__main__":
+    renew_page(PAGE, generated())

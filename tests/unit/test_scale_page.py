@@ -1,0 +1,22 @@
+"""docs/scale.md holds what the plans say, and nothing was edited by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "scale.md"
+SCRIPT = "benchmarks/scale_page.py"
+
+
+def test_page_and_plans_are_equal():
+    before = PAGE.read_text(encoding="utf-8")
+    try:
+        subprocess.run([sys.executable, str(ROOT / SCRIPT)], cwd=ROOT, check=True, timeout=300)
+        assert PAGE.read_text(encoding="utf-8") == before
+    finally:
+        PAGE.write_text(before, encoding="utf-8")
+    for file in (ROOT / "configs" / "base").glob("*train*.yaml"):
+        assert f"`{file.relative_to(ROOT)}`" in before
