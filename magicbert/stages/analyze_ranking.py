@@ -20,6 +20,7 @@ from magicbert.records import digest_of, write_text_atomically
 from magicbert.run_lock import alone_in
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.ranking_downstream import read_dev_task
+from magicbert.stages.ranking_result import publish
 from magicbert.stages.ranking_tenant import BertTenant, open_trials
 from magicbert.stages.tables import show_table
 from magicbert.study.architectures import table_architectures
@@ -50,6 +51,7 @@ def run(config: AnalyzeConfig) -> None:
         with Trail(study.folder, config):
             study.show_plan()
             study.work()
+            publish(study.folder, study.rows)
 
 
 def plan(config: AnalyzeConfig) -> None:
