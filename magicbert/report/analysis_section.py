@@ -14,12 +14,17 @@ from magicbert.report.tables import table
 Part = tuple[list[str], list[CsvTable]]
 
 
-def analysis_section(run: RunRecords) -> Section:
-    """Every analysis of the run: pictures with what they mean, and their numbers."""
+def analysis_section(run: RunRecords, sampler: Mapping[str, Any] | None = None) -> Section:
+    """Every analysis of the run: pictures with what they mean, and their numbers.
+
+    Args:
+        run: its records.
+        sampler: an analysis of the walk that no stage has written.
+    """
     parts: list[str] = []
     csv_tables: list[CsvTable] = []
-    for record in run.finished("analyze"):
-        result: dict[str, Any] = record.result or {}
+    results = [record.result or {} for record in run.finished("analyze")]
+    for result in (*results, *([sampler] if sampler else [])):
         shown, numbers = DRAWN[result["target"]](result)
         parts += shown
         csv_tables += numbers

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from magicbert.records import write_text_atomically
 from magicbert.report import (
@@ -43,6 +44,7 @@ def build_page(
     title: str = "",
     costs: CostModel | None = None,
     coverage: Mapping[str, Coverage] | None = None,
+    sampler: Mapping[str, Any] | None = None,
 ) -> Page:
     """Builds the page of a run.
 
@@ -51,11 +53,12 @@ def build_page(
         title: heading; empty = the run's name.
         costs: cost of each operator, for the cost table.
         coverage: what each pretraining trained how often, by the name of its folder.
+        sampler: analysis of the walk, of a run that has no record of one.
     """
     sections = [
         training_section.data_section(run),
         training_section.pretraining_section(run, coverage or {}),
-        analysis_section.analysis_section(run),
+        analysis_section.analysis_section(run, sampler),
         search_section.search_section(run),
         search_section.cost_section(run, costs),
         training_section.retraining_section(run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.saving import RECORD, SCHEMA
 from magicbert.bert.spaces import resolve_space
 from magicbert.config.roots import ReportConfig
+from magicbert.config.sections import SamplerAnalysisSection
+from magicbert.errors import UserError
 from magicbert.records import read_record
 from magicbert.report.page import build_page
 from magicbert.report.reading import RunRecords, read_run, winner
 from magicbert.space.architecture import Architecture
 from magicbert.space.cost import CostModel
+from magicbert.stages.analyze_sampler import DISTANCES, examine
 from magicbert.stages.trained_supernet import read_pretrain_config
 from magicbert.supernet.coverage import Coverage, walk_again
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import run_folder
 
 LOGGER = logging.getLogger("magicbert")
+SETTING = SamplerAnalysisSection(num_walkers=50)
 
 
 def run(config: ReportConfig) -> None:
@@ -37,6 +42,7 @@ def run(config: ReportConfig) -> None:
         title=config.title,
         costs=cost_model(folder, records),
         coverage=coverages(folder, records),
+        sampler=sampler_analysis(folder, records),
     )
     page.write(folder / "report.html", folder / "report")
     LOGGER.info("report: %s", folder / "report.html")
@@ -52,6 +58,27 @@ def coverages(folder: Path, records: RunRecords) -> dict[str, Coverage]:
         steps = (record.result or {})["steps"]
         found[record.folder_name] = walk_again(sampler, space, steps)
     return found
+
+
+def sampler_analysis(folder: Path, records: RunRecords) -> Mapping[str, Any] | None:
+    """Returns how fast the walks of the run's MAGIC-T pretrainings mix, where nobody asked before.
+
+    ``None`` after ``analyze sampler``, whose own result is shown, and where nothing walks.
+    """
+    analyses = [record.result or {} for record in records.finished("analyze")]
+    if any(result["target"] == "sampler" for result in analyses):
+        return None
+    walks = []
+    for record in records.finished("pretrain"):
+        config = read_pretrain_config(folder / record.folder_name)
+        space = resolve_space(config.space, config.model.hidden_size)
+        if config.sampling.method != "magic-t" or space.count() == 1:
+            continue
+        try:
+            walks.append(examine(record.folder_name, space, config.sampling.num_changes, SETTING))
+        except UserError as error:  # too many kinds of layers to lump
+            LOGGER.info("report: the walk of %s is left out: %s", record.folder_name, error)
+    return {"target": "sampler", "distances": DISTANCES, "walks": walks} if walks else None
 
 
 def cost_model(folder: Path, records: RunRecords) -> CostModel | None:
