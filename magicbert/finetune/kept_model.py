@@ -72,9 +72,10 @@ class KeptModel:
         for weights in aside.glob("*.safetensors"):
             # safetensors writes for the owner alone; the folder is there to be shared.
             shutil.copymode(aside / "config.json", weights)
-        # A call leaves its length and stride in the tokenizer; they are not part of the model.
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self.tokenizer.backend_tokenizer.no_padding()
+        if self.tokenizer.is_fast:
+            # A call leaves its length and stride in the tokenizer; they are not part of the model.
+            self.tokenizer.backend_tokenizer.no_truncation()
+            self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(aside)
         for path in modeling_files():
             if is_ours or (answers and path.name in PIPELINE_FILES):

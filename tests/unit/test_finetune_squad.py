@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_answerer import save_answerer, write_voyages
+from tiny_bert import save_tiny_bert
 
 from magicbert.config.roots import FinetuneConfig
 from magicbert.config.sections import FinetuneSection, RunSection, SquadSection
 from magicbert.errors import UserError
-from magicbert.finetune.pretrained import describe_pretrained, load_answerer
+from magicbert.finetune.kept_model import KeptModel
+from magicbert.finetune.pretrained import describe_pretrained, load_answerer, load_tokenizer
 from magicbert.finetune.squad.scoring import mean_scores, score_answers
 from magicbert.finetune.squad.squad_file import read_squad_file
 from magicbert.finetune.squad.task import EMBEDDED_SQUAD
@@ -138,6 +140,27 @@ def test_the_better_of_two_seeds_is_kept(tmp_path: Path, model: Path, files: Pat
         stage(tmp_path) / "models" / "squad_v2" / "manifest.json", "magicbert/export/1"
     )
     assert manifest["provenance"]["cell"]["score"] == max(row["score"] for row in rows)
+
+
+def test_a_model_of_another_kind_is_kept_with_the_code_of_the_pipeline_alone(
+    tmp_path: Path,
+) -> None:
+    start = describe_pretrained("b", str(save_tiny_bert(tmp_path / "bert", ["word"])), False)
+    kept = KeptModel(tmp_path / "kept", start, load_tokenizer(start))
+    kept.offer(load_answerer(start), {"score": 0.5, "null_threshold": 1.5}, {"overlap": 4})
+    code = {path.name for path in kept.folder.glob("*.py")}
+    assert code == {"answer_spans.py", "question_answering_pipeline.py"}
+    config = json.loads((kept.folder / "config.json").read_text())
+    assert config["null_threshold"] == 1.5
+    assert set(config["custom_pipelines"]) == {"question-answering"}
+    assert "auto_map" not in config
+    identity = describe_pretrained("kept", str(kept.folder), False).identity
+
+    other = load_answerer(start)  # with another new head
+    kept.offer(other, {"score": 0.4, "null_threshold": 1.0}, {"overlap": 4})
+    assert describe_pretrained("kept", str(kept.folder), False).identity == identity
+    kept.offer(other, {"score": 0.4, "null_threshold": 1.0}, {"overlap": 5})
+    assert describe_pretrained("kept", str(kept.folder), False).identity != identity
 
 
 def test_a_model_that_diverges_counts_as_zero_and_says_nothing(
