@@ -190,8 +190,13 @@ def print_plan(request: Request, config: Any) -> None:
     """Prints what a training verb will take; its options are no part of the run's configuration.
 
     Raises:
-        UserError: the verb trains nothing.
+        UserError: the verb trains nothing, or knows no such option.
     """
+    if request.verb == "analyze":
+        if request.plan != "table" or request.plan_options:
+            raise UserError("analyze ranking knows --plan without options")
+        importlib.import_module("magicbert.stages.analyze").plan(config)
+        return
     if request.verb not in PLANNED:
         raise UserError(f"--plan is for {' and '.join(PLANNED)}, not for {request.verb}")
     given = {"plan.format": request.plan, **request.plan_options}

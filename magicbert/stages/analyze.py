@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.config.roots import AnalyzeConfig
+from magicbert.errors import UserError
 from magicbert.records import read_record, write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
 from magicbert.run_lock import alone_in
@@ -38,6 +39,17 @@ def run(config: AnalyzeConfig) -> None:
             LOGGER.info("analysis is finished already: %s", folder / RESULT)
             return
         analyse_in(folder, config)
+
+
+def plan(config: AnalyzeConfig) -> None:
+    """Prints what an analysis will take, and starts nothing.
+
+    Raises:
+        UserError: it takes moments.
+    """
+    if config.target != "ranking":
+        raise UserError(f"--plan is for analyze ranking, not for analyze {config.target}")
+    analyze_ranking.plan(config)
 
 
 def analyse_in(folder: Path, config: AnalyzeConfig) -> None:
