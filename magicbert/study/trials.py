@@ -27,6 +27,7 @@ from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit, Unit
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.supernet.scoring import Score
+from magicbert.training.evaluation import PATHS_AT_ONCE
 from magicbert.training.parts import Parts, Sections
 
 # The curve of a supernet is the mean of so many paths of the table.
@@ -101,12 +102,14 @@ class Trials:
         if not pieces.run(stop):
             return None
         began = time.monotonic()
-        losses = {}
-        for path in self.table:
+        found: dict[Architecture, Score] = {}
+        ordered = sorted(self.table)
+        for start in range(0, len(ordered), PATHS_AT_ONCE):
             if stop():
                 pieces.save()
                 return None
-            losses[str(path)] = training.score(path, self.dev_batches).loss
+            found |= training.scores(ordered[start : start + PATHS_AT_ONCE], self.dev_batches)
+        losses = {str(path): found[path].loss for path in self.table}
         probe = self.tenant.probe
         return {
             "kind": "supernet",
@@ -176,8 +179,8 @@ class Trials:
         """Returns a training that can be cut; its curve is the mean loss of some paths."""
 
         def measure() -> float:
-            scores = [training.score(path, self.dev_batches) for path in paths]
-            return sum(scores, start=Score(0.0, 0, 0)).loss
+            scores = training.scores(paths, self.dev_batches)
+            return sum((scores[path] for path in paths), start=Score(0.0, 0, 0)).loss
 
         folder = piece_folder(self.folder / PIECES, key)
         return Pieces(folder, key, training, num_steps, measure, self.setting.num_curve_points)
