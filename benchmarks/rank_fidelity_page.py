@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results_page import renew_page
+from results_page import BEGIN, END, renew_page
 
 from magicbert.config.yaml_text import parse_yaml
 from magicbert.errors import EXIT_USER_ERROR, UserError
@@ -51,6 +51,8 @@ def main(folders: Sequence[Path], target: Path, command: str = "") -> None:
         numbers = picture.numbers
         file = beside(target, f"{picture.name}.csv")
         CsvTable(file.stem, numbers.head, numbers.rows).write(file.parent)
+    if not target.with_suffix(".md").exists():
+        write_text_atomically(target.with_suffix(".md"), f"# Rank fidelity\n\n{BEGIN}\n{END}\n")
     renew_page(target.with_suffix(".md"), page(result, origin, drawn, target.name))
 
 

@@ -108,8 +108,8 @@ def triviality(structure: Result) -> Iterator[Finding]:
     reach = f"; their best linear fit ranks with tau {about(fit, 'tau')}" if fit else ""
     is_trivial = share >= NEAR_TRIVIAL_SHARE
     text = (
-        f"Which operators an architecture holds, whatever their places, decides {100 * share:.0f}% "
-        f"of the variance of the losses{reach}. "
+        "Which operators an architecture holds, whatever their places, decides "
+        f"{100 * max(share, 0.0):.0f}% of the variance of the losses{reach}. "
     )
     text += (
         "Tau within equal operators is the figure to read."

@@ -88,6 +88,8 @@ def draw_levels(axes: Axes, result: Result) -> None:
         axes.axvline(ceiling["between_seeds"], color=INK, linestyle=DASHED, linewidth=1.1,
                      label="another seed alone")  # fmt: skip
     for entry, style in zip(result["baselines"][:2], (DASHED, DOTTED), strict=False):
+        if entry["tau"] is None:  # all architectures have one size
+            continue
         axes.axvline(entry["tau"], color=MUTED, linestyle=style, linewidth=1.3,
                      label=f"more {entry['name']}")  # fmt: skip
     if structure["random_tau_sd"] is not None:

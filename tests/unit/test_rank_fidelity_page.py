@@ -111,3 +111,14 @@ def test_rows_without_interference_curves_and_scores_are_drawn():
     bare = [{**supernet_row(m, s, 1.0), "interference": None, "curve": [], "scores": {}}
             for m in ("spos", "magic-a") for s in range(3)]  # fmt: skip
     assert drawn([*alone_rows(), *bare]) == {"scatter"}
+
+
+def test_architectures_of_one_size_and_one_score_are_drawn():
+    """Nothing but seeds tells them apart: tau of size is not defined."""
+    rows = [{**row, "parameters": 5, "flops": 9} if row["kind"] == "alone" else row
+            for row in alone_rows()[:12]]  # fmt: skip
+    names = {row["architecture"] for row in rows}
+    for seed in range(2):
+        flat = supernet_row("spos", seed, 1.0)
+        rows.append({**flat, "scores": {n: 5.0 if seed else flat["scores"][n] for n in names}})
+    assert drawn(rows) == {"tau", "scatter", "curves"}

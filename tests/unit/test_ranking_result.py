@@ -20,6 +20,7 @@ from synthetic_study import (
 
 from magicbert.errors import UserError
 from magicbert.ranking.findings import VERDICTS, findings, judge
+from magicbert.ranking.reasons import no_room
 from magicbert.ranking.study_result import study_result
 from magicbert.ranking.study_rows import read_study_rows, supernet_rows
 
@@ -144,6 +145,16 @@ def test_verdicts_turn_round_with_the_rows():
     ])  # fmt: skip
     assert finding(turned, "MAGIC-AT ranks better than SPOS, equal steps")["verdict"] == "holds"
     assert not any(entry["topic"].startswith("Reason") for entry in turned["findings"])
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict"),
+    [(0.7, 0.6, 0.8, "holds"), (0.3, 0.2, 0.4, "does not hold"), (0.3, -8.0, 8.0, "undecided")],
+)
+def test_whether_there_is_room_below_the_ceiling(whole, mean, low, high, verdict):
+    ceiling = {**whole["ceiling"], "attainable_low": 0.6}
+    spos = {**summary(whole, "spos"), "tau": {"mean": mean, "low": low, "high": high}}
+    assert no_room({"ceiling": ceiling, "methods": [spos]})[1] == verdict
 
 
 def test_a_difference_is_fragile_where_holm_says_so(whole):
