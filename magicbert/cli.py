@@ -50,6 +50,7 @@ VERBS = {
     "analyze": Verb(roots.AnalyzeConfig, "magicbert.stages.analyze", "target"),
     "search": Verb(roots.SearchConfig, "magicbert.stages.search"),
     "retrain": Verb(roots.RetrainConfig, "magicbert.stages.retrain"),
+    "compress": Verb(roots.CompressConfig, "magicbert.stages.compress", "target"),
     "export": Verb(roots.ExportConfig, "magicbert.stages.export"),
     "import": Verb(roots.ImportConfig, "magicbert.stages.import_checkpoint"),
     "finetune": Verb(roots.FinetuneConfig, "magicbert.stages.finetune"),

@@ -9,6 +9,8 @@ from typing import Literal
 from magicbert.config.fields import option, section
 from magicbert.config.sections import (
     AlignmentSection,
+    BlocksSection,
+    BlockTrainingSection,
     CompareSection,
     CorpusSection,
     DataBenchSection,
@@ -29,6 +31,7 @@ from magicbert.config.sections import (
     SamplingSection,
     SearchBenchSection,
     SearchSection,
+    SelectSection,
     ShardSection,
     SpaceSection,
     SquadSection,
@@ -147,6 +150,50 @@ class RetrainConfig:
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
         yield from batch_problems(self.launch, self.training)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressConfig:
+    """Finds small models: blocks trained against a teacher, then combined under a budget."""
+
+    target: Literal["supernet", "select"] = option(
+        "supernet", "train the blocks, or choose models from them; `compress select` for short"
+    )
+    run: RunSection = section(RunSection)
+    launch: LaunchSection = section(LaunchSection)
+    teacher: str = option(
+        "",
+        "exported folder, or the folder `model` of a retraining; for `select`, empty = the one "
+        "that the blocks were trained with",
+    )
+    blocks: BlocksSection = section(BlocksSection)
+    masking: MaskingSection = section(MaskingSection)
+    sampling: SamplingSection = section(SamplingSection)
+    alignment: AlignmentSection = section(AlignmentSection)
+    optimizer: OptimizerSection = section(OptimizerSection)
+    training: BlockTrainingSection = section(BlockTrainingSection)
+    select: SelectSection = section(SelectSection)
+
+    def validate(self) -> Iterator[str]:
+        """Yields problems between sections."""
+        if not self.teacher and self.target == "supernet":
+            yield "teacher: must be given: the model that the blocks learn from"
+        if self.alignment.enabled and self.alignment.anchor != "best":
+            yield (
+                f"alignment.anchor: {self.alignment.anchor!r} is not offered for blocks, whose "
+                "anchors are kept per width; take 'best'"
+            )
+        if (self.optimizer.name, self.optimizer.policy) != ("adamw", "path-sparse"):
+            yield "optimizer: blocks are trained by adamw with policy path-sparse"
+        if self.sampling.method == "strict-fair":
+            yield "sampling.method: blocks are sampled by 'uniform' or 'magic-t'"
+        if self.sampling.method == "magic-t":
+            choices = self.blocks.layers_per_block + 1
+            if self.sampling.num_changes > choices:
+                yield (
+                    f"sampling.num_changes: {self.sampling.num_changes} is above the {choices} "
+                    "choices of a block, its width and its layers"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

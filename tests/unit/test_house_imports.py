@@ -31,6 +31,7 @@ CORE = LEAVES | {"space", "data", "supernet", "training"}
 ROOMS = CORE | {
     "bench",
     "comparison",
+    "compression",
     "interference",
     "ranking",
     "study",
@@ -59,6 +60,7 @@ ARROWS = {
     "training": CORE - {"training"},
     "bert": LEAVES | {"space", "data", "supernet"},
     "bench": CORE | {"bert"},
+    "compression": CORE | {"bert", "study"},
     "interference": LEAVES | {"space", "supernet"},
     "planning": LEAVES | {"space"},
     "ranking": LEAVES | {"space"},

@@ -12,6 +12,11 @@ from magicbert.config.sections.bench import (
     StepBenchSection,
 )
 from magicbert.config.sections.compare import ComparedModelSection, CompareSection
+from magicbert.config.sections.compression import (
+    BlocksSection,
+    BlockTrainingSection,
+    SelectSection,
+)
 from magicbert.config.sections.data import (
     CorpusSection,
     MaskingSection,
@@ -39,6 +44,8 @@ from magicbert.config.sections.training import (
 
 __all__ = [
     "AlignmentSection",
+    "BlockTrainingSection",
+    "BlocksSection",
     "CompareSection",
     "ComparedModelSection",
     "CorpusSection",
@@ -61,6 +68,7 @@ __all__ = [
     "SamplingSection",
     "SearchBenchSection",
     "SearchSection",
+    "SelectSection",
     "ShardSection",
     "SpaceSection",
     "SquadSection",
