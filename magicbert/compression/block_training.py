@@ -13,7 +13,7 @@ is interrupted is done again, with the same result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from torch import Tensor
 
 from magicbert.bert.block_supernet import BlockSupernet
 from magicbert.bert.taught_batches import TaughtSource
-from magicbert.compression.block_scoring import path_losses
 from magicbert.compression.block_table import BlockRow, BlockTable
 from magicbert.compression.pool_sampling import PoolSampler
 from magicbert.compression.shrinking import Candidates, Shrinkage
@@ -71,10 +70,10 @@ class BlockStep(SmallTraining):
         with self.mixed():
             return super().advance()
 
-    def accuracy(self, path: Architecture) -> float:
-        """Scores a path for the anchor policy: a regression is better the lower its loss."""
-        super().accuracy(path)
-        return -self.score(path, self.few).loss
+    def accuracies(self, paths: Collection[Architecture]) -> dict[Architecture, float]:
+        """Scores paths for the anchor policy: a regression is better the lower its loss."""
+        super().accuracies(paths)
+        return {path: -score.loss for path, score in self.scores(paths, self.few).items()}
 
 
 @dataclass
@@ -194,12 +193,10 @@ class BlockTraining:
         """Returns the dev losses of paths with the weights as they are."""
         source = self.step.parts.source
         assert isinstance(source, TaughtSource)
+        batches = source.dev_batches(self.settings.num_dev_batches)
         with self.step.mixed(), PULSE.during("evaluate"):
-            batches = [
-                batch.to(self.step.device)
-                for batch in source.dev_batches(self.settings.num_dev_batches)
-            ]
-            return path_losses(self.step.supernet, self.step.parts.objective, batches, paths)
+            scores = self.step.scores(paths, batches)
+        return {path: score.loss for path, score in scores.items()}
 
     def finish(self) -> None:
         """Writes the weights, and the table that models are chosen from."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from magicbert.space import Architecture, SearchSpace
-from magicbert.supernet.anchor import AnchorEvent, AnchorPolicy, BestAnchor, ScorePath
+from magicbert.supernet.anchor import AnchorEvent, AnchorPolicy, BestAnchor, ScorePaths
 
 
 class AnchorPerWidth(AnchorPolicy):
@@ -30,14 +30,14 @@ class AnchorPerWidth(AnchorPolicy):
         anchor = self.policies[sampled[0]].anchor
         return () if anchor is None else (anchor,)
 
-    def update(self, step: int, sampled: Architecture, score: ScorePath) -> AnchorEvent | None:
+    def update(self, step: int, sampled: Architecture, score: ScorePaths) -> AnchorEvent | None:
         """Takes note of a finished step, as a step of its width alone."""
         width = sampled[0]
         self.steps[width] += 1
         return self.policies[width].update(self.steps[width] - 1, sampled, score)
 
     def compare(
-        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePath
+        self, step: int, anchor: Architecture, sampled: Architecture, score: ScorePaths
     ) -> AnchorEvent | None:
         """Compares within the width of the sampled path."""
         return self.policies[sampled[0]].compare(step, anchor, sampled, score)

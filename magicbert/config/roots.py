@@ -137,7 +137,8 @@ class RetrainConfig:
     architecture: str = option(
         "best",
         "'best' (the search's winner), 'rank:N' (its N-th), 'random:N' (drawn within its limits), "
-        "or a string such as mha4-ffn-conv3",
+        "'compressed:N' (the N-th that `compress select` wrote), or a string such as "
+        "mha4-ffn-conv3",
     )
     start: Literal["scratch", "inherited"] = option(
         "scratch", "initial weights: new, or those of the supernet's path"

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
 from magicbert.bert.rehearsal import RehearsalSupernet, rehearsal_supernet
-from magicbert.bert.spaces import check_architecture, fitted_to, resolve_space
+from magicbert.bert.spaces import check_architecture, resolve_space
 from magicbert.config.deepspeed_dict import LARGEST_BUCKET, num_micro_batches
 from magicbert.config.plan_section import PlanSection
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
@@ -30,9 +30,9 @@ from magicbert.planning.plan import Plan
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows_of
 from magicbert.stages.plan_forward import WIDTHS, forward_memory, is_on_gpu
-from magicbert.stages.retrain import choose_architecture
+from magicbert.stages.retrain import choose_model
 from magicbert.supernet.anchor import num_references
-from magicbert.trail import own_or_plain_folder, run_folder, stage_folder
+from magicbert.trail import run_folder, stage_folder
 from magicbert.training.path_sparse.groups import (
     SHARED,
     GroupIndex,
@@ -113,9 +113,7 @@ class Planner:
         """The paths that are trained."""
         if isinstance(self.config, PretrainConfig):
             return resolve_space(self.config.space, self.config.model.hidden_size)
-        folder = own_or_plain_folder(self.config.run, "search")
-        architecture = choose_architecture(self.config.architecture, folder)
-        model = fitted_to(architecture, self.config.model)
+        architecture, model = choose_model(self.config)
         check_architecture(architecture, model.hidden_size)
         return SearchSpace.of(architecture)
 
@@ -124,7 +122,7 @@ class Planner:
         """Sizes of the encoder; an architecture may state its own hidden size."""
         if isinstance(self.config, PretrainConfig):
             return self.config.model
-        return fitted_to(next(self.space.enumerate()), self.config.model)
+        return choose_model(self.config)[1]
 
     @property
     def alignment(self) -> AlignmentSection:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from magicbert.bert.saving import load_supernet
 from magicbert.bert.spaces import check_architecture, fitted_to
 from magicbert.bert.supernet import BertSupernet
 from magicbert.config.roots import RetrainConfig
-from magicbert.config.sections import AlignmentSection, SamplingSection
+from magicbert.config.sections import AlignmentSection, ModelSection, SamplingSection
 from magicbert.errors import UserError
 from magicbert.records import read_record
 from magicbert.space import Architecture, SearchSpace
@@ -19,6 +20,7 @@ from magicbert.trail import own_or_plain_folder, stage_folder
 ARCHITECTURES_SCHEMA = "magicbert/architectures/1"
 # What an architecture can be called by, and the list of the search's result that it stands in.
 LISTS = {"rank": "results", "random": "random"}
+COMPRESSED = "compressed:"
 
 
 def run(config: RetrainConfig) -> None:
@@ -27,10 +29,9 @@ def run(config: RetrainConfig) -> None:
     Raises:
         UserError: the architecture is not to be had, or does not fit.
     """
-    search = own_or_plain_folder(config.run, "search")
-    architecture = choose_architecture(config.architecture, search)
-    config = dataclasses.replace(config, model=fitted_to(architecture, config.model))
-    check_architecture(architecture, config.model.hidden_size)
+    architecture, model = choose_model(config)
+    config = dataclasses.replace(config, model=model)
+    check_architecture(architecture, model.hidden_size)
     EncoderTraining(
         verb="retrain",
         config=config,
@@ -41,6 +42,26 @@ def run(config: RetrainConfig) -> None:
         alignment=AlignmentSection(),
         inherited=inherit(config, architecture),
     ).run()
+
+
+def choose_model(config: RetrainConfig) -> tuple[Architecture, ModelSection]:
+    """Returns the architecture that a configuration asks for, and the sizes that go with it.
+
+    A compressed model states its widths, and its embedding size stands beside it.
+
+    Raises:
+        UserError: there is no such architecture.
+    """
+    wanted, sizes = config.architecture, config.model
+    if wanted.startswith(COMPRESSED):
+        chosen = own_or_plain_folder(config.run, "compress")
+        model = listed_model(chosen, "results", wanted)
+        sizes = dataclasses.replace(sizes, embedding_size=model["embedding_size"])
+        architecture = Architecture.parse(model["architecture"])
+    else:
+        search = own_or_plain_folder(config.run, "search")
+        architecture = choose_architecture(wanted, search)
+    return architecture, fitted_to(architecture, sizes)
 
 
 def choose_architecture(wanted: str, search: Path) -> Architecture:
@@ -57,13 +78,29 @@ def choose_architecture(wanted: str, search: Path) -> Architecture:
     kind, _, number = ("rank:1" if wanted == "best" else wanted).partition(":")
     if kind not in LISTS:
         return Architecture.parse(wanted)
-    listed = read_record(search / "architectures.json", ARCHITECTURES_SCHEMA)[LISTS[kind]]
+    return Architecture.parse(listed_model(search, LISTS[kind], f"{kind}:{number}")["architecture"])
+
+
+def listed_model(folder: Path, name: str, wanted: str) -> dict[str, Any]:
+    """Returns one entry of a list of architectures.
+
+    Args:
+        folder: of the search, or of the choice from blocks, that wrote the list.
+        name: of the list.
+        wanted: such as ``rank:2``, which counts from 1.
+
+    Raises:
+        UserError: there is no such entry.
+    """
+    listed = read_record(folder / "architectures.json", ARCHITECTURES_SCHEMA)[name]
+    kind, _, number = wanted.partition(":")
     if not number.isdecimal() or not 1 <= int(number) <= len(listed):
         raise UserError(
-            f"architecture: {wanted!r}: the search wrote {kind}:1..{len(listed)}; "
-            "use 'best', 'rank:N', 'random:N' or a string such as mha4-ffn-conv3"
+            f"architecture: {wanted!r}: {folder} has {kind}:1..{len(listed)}; use 'best', "
+            "'rank:N', 'random:N', 'compressed:N' or a string such as mha4-ffn-conv3"
         )
-    return Architecture.parse(listed[int(number) - 1]["architecture"])
+    entry: dict[str, Any] = listed[int(number) - 1]
+    return entry
 
 
 def inherit(config: RetrainConfig, architecture: Architecture) -> BertSupernet | None:

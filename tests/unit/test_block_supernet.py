@@ -12,7 +12,6 @@ from magicbert.bert.extraction import extract
 from magicbert.bert.taught_batches import BlockBatch, TaughtBatch
 from magicbert.bert.teacher import Teacher
 from magicbert.compression.bins import PoolCosts, bin_numbers
-from magicbert.compression.block_scoring import path_losses
 from magicbert.compression.pool_sampling import STEPS_OF_A_WALK, PoolSampler
 from magicbert.compression.shrinking import Candidates, Shrinkage
 from magicbert.compression.width_anchors import AnchorPerWidth
@@ -20,6 +19,7 @@ from magicbert.config.sections import SamplingSection
 from magicbert.space import Architecture
 from magicbert.space.blocks import BlockSpace
 from magicbert.supernet.scoring import score
+from magicbert.supernet.shared_prefix import SharedPrefix
 
 SPACE = BlockSpace((8, 12), ("mha", "ffn", "conv3"), 3)
 CPU = torch.device("cpu")
@@ -89,13 +89,13 @@ def test_losses_of_many_paths_share_their_beginnings() -> None:
     for layer, candidates in enumerate(model.layers):
         for name, operator in candidates.items():
             operator.register_forward_hook(lambda *_, key=(layer, name): calls.update([key]))
-    found = path_losses(model, BlockRegression(), given, paths)
+    found = SharedPrefix(model, BlockRegression(), given).totals(paths)
     prefixes = {path.operators[:length] for path in paths for length in range(1, 5)}
     assert sum(calls.values()) == len(prefixes) * len(given)
     assert all(part.training for part in model.modules())
     for path in paths[::7]:
         expected = score(model, BlockRegression(), given, path).loss
-        assert found[path] == pytest.approx(expected, rel=1e-6)
+        assert found[path].loss == pytest.approx(expected, rel=1e-6)
 
 
 def test_bins_hold_what_agrees_by_size_and_by_latency() -> None:
@@ -188,7 +188,7 @@ def test_each_width_has_its_own_anchor() -> None:
     scores = dict(zip(paths, (1.0, 2.0, 9.0, 3.0), strict=True))
     assert anchors.children(0, paths[0]) == ()
     for step, path in enumerate(paths):
-        anchors.update(step, path, scores.__getitem__)
+        anchors.update(step, path, lambda asked: {path: scores[path] for path in asked})
     assert anchors.anchor is None
     assert anchors.children(9, paths[0]) == (paths[1],)
     assert anchors.children(9, paths[3]) == (paths[2],)
