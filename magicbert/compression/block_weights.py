@@ -10,7 +10,6 @@ import torch
 from magicbert.bert.block_supernet import BlockSupernet
 from magicbert.compression.block_training import STATE
 from magicbert.errors import UserError
-from magicbert.study.training import DAMAGED
 
 
 def load_block(supernet: BlockSupernet, folder: Path, device: torch.device) -> BlockSupernet:
@@ -31,6 +30,6 @@ def load_block(supernet: BlockSupernet, folder: Path, device: torch.device) -> B
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         supernet.load_state_dict(state["weights"])
-    except (*DAMAGED, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # torch.load raises whatever the bytes make it stumble over
         raise UserError(f"{file}: no weights of this block ({error})") from error
     return supernet.to(device).eval()
