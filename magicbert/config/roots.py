@@ -14,6 +14,7 @@ from magicbert.config.sections import (
     CompareSection,
     CorpusSection,
     DataBenchSection,
+    DistillationSection,
     EngineBenchSection,
     FinetuneSection,
     InterferenceSection,
@@ -145,6 +146,7 @@ class RetrainConfig:
     )
     model: ModelSection = section(ModelSection)
     masking: MaskingSection = section(MaskingSection)
+    distillation: DistillationSection = section(DistillationSection)
     optimizer: OptimizerSection = section(OptimizerSection)
     training: TrainingSection = section(TrainingSection)
 

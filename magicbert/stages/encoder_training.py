@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
+from magicbert.bert.objectives.distillation import DistilledMaskedLanguageModeling
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.saving import save_supernet
 from magicbert.bert.supernet import BertSupernet, build_supernet
+from magicbert.bert.teacher import Teacher, load_teacher
 from magicbert.config.reading import read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
-from magicbert.config.sections import AlignmentSection, LaunchSection, SamplingSection
+from magicbert.config.sections import (
+    AlignmentSection,
+    DistillationSection,
+    LaunchSection,
+    SamplingSection,
+)
 from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.data.statistics import masked_unigram_entropy
@@ -59,6 +66,7 @@ class EncoderTraining:
         sampling: which path is trained when.
         alignment: MAGIC-A.
         inherited: supernet that the initial weights are cut from; ``None`` = new weights.
+        distillation: the teacher beside the labels; ``None`` = labels alone.
     """
 
     verb: str
@@ -69,6 +77,7 @@ class EncoderTraining:
     sampling: SamplingSection
     alignment: AlignmentSection
     inherited: BertSupernet | None = None
+    distillation: DistillationSection | None = None
 
     def run(self) -> None:
         """Trains on all ranks, goes on where an earlier start stopped, or says it is done."""
@@ -119,6 +128,7 @@ class EncoderTraining:
             raise ConfigError(self.verb, problems)
         build_sampler(self.sampling, self.space, training.seed)
         self.source()
+        _ = self.teacher  # loaded here, so that a mistake in it ends the start
 
     def inheritance_problems(self) -> Iterator[str]:
         """Yields the sizes in which the supernet to inherit from differs from the model."""
@@ -145,6 +155,30 @@ class EncoderTraining:
             rows_per_step=training.rows_per_step,
             rows_per_micro_batch=training.rows_per_micro_batch,
         )
+
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The teacher beside the labels, if there is one.
+
+        Raises:
+            UserError: it cannot be loaded, or reads other tokens than the prepared data.
+        """
+        if self.distillation is None or not self.distillation.teacher:
+            return None
+        return load_teacher(
+            Path(self.distillation.teacher),
+            run_folder(self.config.run) / "prepare" / "tokenizer",
+            digest=self.manifest.tokenizer_digest,
+            length=self.manifest.length,
+        )
+
+    def objective(self) -> MaskedLanguageModeling:
+        """Returns the task loss."""
+        if self.teacher is None:
+            return MaskedLanguageModeling()
+        assert self.distillation is not None
+        section = self.distillation
+        return DistilledMaskedLanguageModeling(self.teacher, section.weight, section.temperature)
 
     def build_model(self) -> BertSupernet:
         """Builds the model with its initial weights."""
@@ -193,7 +227,7 @@ class EncoderTraining:
         training = self.config.training
         source, supernet = self.source(), self.build_model()
         parts = Parts(
-            MaskedLanguageModeling(),
+            self.objective(),
             source,
             build_sampler(self.sampling, self.space, training.seed),
             build_anchor_policy(self.alignment, self.space, training.seed)
@@ -203,6 +237,8 @@ class EncoderTraining:
         )
         sections = Sections(training, self.config.optimizer, self.alignment)
         facts = {"data": self.manifest.digest}
+        if self.teacher is not None:
+            facts["teacher"] = self.teacher.digest
         headline = self.describe(supernet, ranks.num_ranks)
         outcome = train(self.config, sections, self.folder, supernet, parts, facts, ranks, headline)
         if ranks.is_first:

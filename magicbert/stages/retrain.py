@@ -41,6 +41,7 @@ def run(config: RetrainConfig) -> None:
         sampling=SamplingSection(),
         alignment=AlignmentSection(),
         inherited=inherit(config, architecture),
+        distillation=config.distillation,
     ).run()
 
 

@@ -15,6 +15,7 @@ from magicbert.config.sections.compare import ComparedModelSection, CompareSecti
 from magicbert.config.sections.compression import (
     BlocksSection,
     BlockTrainingSection,
+    DistillationSection,
     SelectSection,
 )
 from magicbert.config.sections.data import (
@@ -50,6 +51,7 @@ __all__ = [
     "ComparedModelSection",
     "CorpusSection",
     "DataBenchSection",
+    "DistillationSection",
     "DownstreamSection",
     "EngineBenchSection",
     "FinetuneSection",

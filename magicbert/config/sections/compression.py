@@ -116,3 +116,14 @@ class SelectSection:
                 f"min_parameters: {self.min_parameters} is above "
                 f"max_parameters {self.max_parameters}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationSection:
+    """A teacher beside the labels when a model is retrained (NAS-BERT 3.4)."""
+
+    teacher: str = option(
+        "", "exported folder, or the folder `model` of a retraining; empty = labels alone"
+    )
+    weight: float = option(0.5, "share of the teacher in the loss (lambda)", within="[0, 1]")
+    temperature: float = option(1.0, "what the logits of both are divided by", within="(0, 1000]")
