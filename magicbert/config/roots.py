@@ -179,8 +179,6 @@ class CompressConfig:
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
-        if not self.teacher and self.target == "supernet":
-            yield "teacher: must be given: the model that the blocks learn from"
         if self.alignment.enabled and self.alignment.anchor != "best":
             yield (
                 f"alignment.anchor: {self.alignment.anchor!r} is not offered for blocks, whose "

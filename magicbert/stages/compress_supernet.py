@@ -34,6 +34,7 @@ from magicbert.config.sections import TrainingSection
 from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.data.verification import verify_prepared
+from magicbert.errors import UserError
 from magicbert.run_lock import alone_in, check_free
 from magicbert.space import Architecture, CostModel
 from magicbert.space.blocks import BlockSpace
@@ -80,6 +81,10 @@ def open_teacher(config: CompressConfig) -> Teacher:
     Raises:
         UserError: there is none, or it cannot teach on the prepared data.
     """
+    if not config.teacher:
+        raise UserError(
+            "teacher: must be given: the folder of the model that the blocks learn from"
+        )
     prepared = run_folder(config.run) / "prepare"
     manifest = read_manifest(prepared)
     return load_teacher(

@@ -117,13 +117,15 @@ def test_a_block_goes_on_with_its_own_settings_only(run: Path) -> None:
 def test_what_is_refused(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="no model of magicbert"):
         compress.run(labelled(run, "x", teacher=str(tmp_path)))
+    with pytest.raises(UserError, match="teacher: must be given"):
+        compress.run(labelled(run, "x", teacher=""))
     with pytest.raises(ConfigError) as error:
         load_config(
             CompressConfig, None,
             {"alignment.enabled": "true", "alignment.anchor": "children",
              "sampling.method": "strict-fair", "optimizer.name": "lamb"},
         )  # fmt: skip
-    for word in ("teacher: must be given", "alignment.anchor", "sampling.method", "optimizer"):
+    for word in ("alignment.anchor", "sampling.method", "optimizer"):
         assert word in str(error.value)
     blocks = dataclasses.replace(tiny_config(run).blocks, num_blocks=5)
     with pytest.raises(UserError, match="4 layers, which do not make 5 blocks"):
