@@ -54,6 +54,7 @@ class Goal:
 KERNELS, STEP = f"kernels-{GPU}", f"step-{GPU}"
 SEARCH = "search-cpu"
 PLAIN, PACKED = "step of a plain BERT", "step of a plain BERT, mixed lengths"
+PAIRWISE = "cosine_similarity, pair by pair"
 GOALS = (
     Goal(KERNELS, "depthwise convolution, forward", "percent", 88, variant=LARGE_BATCH),
     Goal(KERNELS, "depthwise convolution, forward", "ratio", 1.4, variant=LARGE_BATCH),
@@ -78,6 +79,9 @@ GOALS = (
     Goal(STEP, PACKED, "rate", LARGE_PACKED_RATE, variant={"model": "large"}),
     Goal("step-cpu", PLAIN, "ratio", 3.5, "transformers"),
     Goal("step-cpu", PLAIN, "ratio", 2.9, "transformers, compiled"),
+    Goal("interference-cpu", "cosines of gradients", "ratio", 40, PAIRWISE),
+    # A probe every 128 steps then costs less than 2% of training.
+    Goal("interference-cpu", "probe of interference", "ratio", 1 / (0.02 * 128), "training step"),
     Goal("data-cpu", "masking", "ratio", 100, "transformers collator, from lists"),
     Goal(SEARCH, BLOCK, "ratio", 4.28, ONE_BY_ONE),
     Goal(SEARCH, UNIFORM, "ratio", 1.85, ONE_BY_ONE, {"layers": 12, "head": "small"}),

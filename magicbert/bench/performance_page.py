@@ -12,7 +12,13 @@ from magicbert.bench.kernels import resources
 from magicbert.records import read_record
 
 # Title of each target's part, in the order of the page.
-TARGETS = {"kernels": "Kernels", "step": "A whole step", "data": "Data", "search": "Search"}
+TARGETS = {
+    "kernels": "Kernels",
+    "step": "A whole step",
+    "data": "Data",
+    "search": "Search",
+    "interference": "Interference",
+}
 AOT_TITLE = "Kernels as compiled, without a GPU"
 
 

@@ -264,7 +264,7 @@ class ReportConfig:
 class BenchConfig:
     """Measures a part of magicbert side by side with its peers."""
 
-    target: Literal["engine", "kernels", "step", "data", "search"] = option(
+    target: Literal["engine", "kernels", "step", "data", "search", "interference"] = option(
         "engine", "what is measured; `bench engine` for short"
     )
     run: RunSection = section(RunSection)

@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 
 def run(config: BenchConfig) -> None:
     """Measures what the record lacks; a run that was cut goes on with the same command."""
-    runs = {
-        "engine": run_engine,
-        "kernels": run_kernels,
-        "step": run_alone,
-        "data": run_alone,
-        "search": run_search,
-    }
-    runs[config.target](config)
+    special = {"engine": run_engine, "kernels": run_kernels, "search": run_search}
+    special.get(config.target, run_alone)(config)
 
 
 def run_engine(config: BenchConfig) -> None:
@@ -94,6 +88,8 @@ def run_alone(config: BenchConfig) -> None:
     accelerator()  # settles which device DeepSpeed uses, before anything asks it
     if config.target == "step":
         from magicbert.bench.step.suite import step_suite as chosen_suite
+    elif config.target == "interference":
+        from magicbert.bench.interference.suite import interference_suite as chosen_suite
     else:
         from magicbert.bench.data.suite import data_suite as chosen_suite
     suite = chosen_suite(config)

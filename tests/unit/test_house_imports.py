@@ -59,7 +59,7 @@ ARROWS = {
     "supernet": LEAVES | {"space"},
     "training": CORE - {"training"},
     "bert": LEAVES | {"space", "data", "supernet"},
-    "bench": CORE | {"bert"},
+    "bench": CORE | {"interference", "bert"},
     "compression": CORE | {"bert", "study"},
     "interference": LEAVES | {"space", "supernet"},
     "planning": LEAVES | {"space"},

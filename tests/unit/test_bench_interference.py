@@ -1,0 +1,53 @@
+"""What ``magicbert bench interference`` measures: who is right about cosines, and the probe."""
+
+from __future__ import annotations
+
+import torch
+
+from magicbert.bench.interference.gram import GramTrial
+from magicbert.bench.interference.probing import STEP, ProbeTrial
+from magicbert.bench.interference.suite import interference_suite
+from magicbert.bench.registry import OWN, Contender
+from magicbert.bench.step.sizes import MODELS, StepSize
+from magicbert.config.reading import load_config
+from magicbert.config.roots import BenchConfig
+from magicbert.space import Architecture
+from magicbert.training.starting.environment import join_process_group, single_rank
+
+CPU = torch.device("cpu")
+
+
+def test_everyone_agrees_with_fp64_on_the_cosines() -> None:
+    trial = GramTrial(0, CPU, num_values=512).trial(peers=True)
+    assert [contender.name for contender in trial.lineup.contenders][0] == OWN
+    assert len(trial.lineup.contenders) == 3
+    assert all(trial.judge(contender).is_right for contender in trial.lineup.contenders)
+    assert trial.units == 16 * 4 * 512 * 4, "bytes of all gradients"
+
+
+def test_a_wrong_cosine_is_seen() -> None:
+    gram = GramTrial(0, CPU, num_values=512)
+    cosines = gram.gram(0)
+    cosines[3, 5] += 1e-3
+    assert not gram.verdict(Contender("wrong", lambda index: cosines)).is_right
+
+
+def test_the_probe_is_judged_and_walks_beside_a_step_that_trains() -> None:
+    with single_rank():
+        join_process_group()
+        one = ProbeTrial(StepSize(MODELS["tiny"], 2, 16, torch.float32), 0, CPU)
+        trial = one.trial()
+        assert [contender.name for contender in trial.lineup.contenders] == [OWN, STEP]
+        assert all(trial.judge(contender).is_right for contender in trial.lineup.contenders)
+        _, step = trial.lineup.contenders
+        before = one.engine.loss(one.batch, Architecture(one.previous.operators))
+        for number in range(3):
+            step.call(number)
+        assert one.engine.loss(one.batch, one.previous) != before
+        trial.close()
+
+
+def test_the_suite_has_both_cases() -> None:
+    config = load_config(BenchConfig, None, {"target": "interference", "measure.device": "cpu"})
+    names = [case.name for case in interference_suite(config).cases]
+    assert names == ["cosines of gradients", "probe of interference"]
