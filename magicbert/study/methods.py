@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from magicbert.config.sections import (
     AlignmentSection,
+    OptimizerSection,
     RankingSection,
     SamplingSection,
     StudiedSupernetSection,
@@ -40,9 +43,28 @@ def alignment_of(entry: StudiedSupernetSection) -> AlignmentSection:
     )
 
 
+def optimizer_of(entry: StudiedSupernetSection, usual: OptimizerSection) -> OptimizerSection:
+    """Returns the update rule with the rate and warm-up that a supernet may have of its own."""
+    return replace(
+        usual,
+        learning_rate=entry.learning_rate or usual.learning_rate,
+        warmup_steps=entry.warmup_steps or usual.warmup_steps,
+    )
+
+
+def completed(entry: StudiedSupernetSection, setting: RankingSection) -> StudiedSupernetSection:
+    """Returns a supernet's settings with what it leaves to all supernets of the study."""
+    return replace(
+        entry,
+        learning_rate=entry.learning_rate or setting.supernet_learning_rate,
+        warmup_steps=entry.warmup_steps or setting.supernet_warmup_steps,
+    )
+
+
 def options_of(entry: StudiedSupernetSection) -> str:
     """Returns the options that its method heeds, such as ``k1-w0.5-b4-best-every100-dev5``."""
     parts = [f"lr{entry.learning_rate:g}"] if entry.learning_rate else []
+    parts += [f"warm{entry.warmup_steps}"] if entry.warmup_steps else []
     if entry.method in GRADUAL:
         parts.append(f"k{entry.num_changes}")
     if entry.method in ALIGNED:

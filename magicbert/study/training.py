@@ -27,7 +27,6 @@ from magicbert.training.parts import Parts, Sections
 from magicbert.training.path_sparse.groups import split_by_decay
 from magicbert.training.schedule import learning_rate
 
-# What torch.load(weights_only=True) raises on files that are torn, or were never written by it.
 # A backward costs two forwards.
 FORWARDS_PER_STEP = 3
 ForwardFlops = Callable[[Architecture], float]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from magicbert.config.sections import (
     AlignmentSection,
+    OptimizerSection,
     RankingSection,
     SamplingSection,
     TrainingSection,
@@ -18,7 +19,7 @@ from magicbert.config.sections import (
 from magicbert.space import Architecture, SearchSpace
 from magicbert.study.architectures import chosen
 from magicbert.study.interference import final_interference
-from magicbert.study.methods import alignment_of, sampling_of
+from magicbert.study.methods import alignment_of, optimizer_of, sampling_of
 from magicbert.study.pieces import Pieces, Stop, piece_folder
 from magicbert.study.rows import Row
 from magicbert.study.tenant import Tenant
@@ -67,8 +68,9 @@ class Trials:
         """Trains one architecture from new weights and scores it."""
         path = unit.architecture
         training = self.training(
-            SearchSpace.of(path), unit.seed, unit.num_steps, SamplingSection(), AlignmentSection()
-        )
+            SearchSpace.of(path), unit.seed, unit.num_steps, SamplingSection(), AlignmentSection(),
+            self.setting.optimizer,
+        )  # fmt: skip
         pieces = self.pieces(key, training, unit.num_steps, [path])
         if not pieces.run(stop):
             return None
@@ -95,7 +97,7 @@ class Trials:
         entry = unit.entry
         training = self.training(
             self.space, unit.seed, unit.num_steps, sampling_of(entry), alignment_of(entry),
-            entry.learning_rate,
+            optimizer_of(entry, self.setting.optimizer),
         )  # fmt: skip
         some = chosen(self.table, NUM_CURVE_PATHS, self.setting.table_seed)
         pieces = self.pieces(unit.key, training, unit.num_steps, some)
@@ -150,11 +152,10 @@ class Trials:
         num_steps: int,
         sampling: SamplingSection,
         alignment: AlignmentSection,
-        rate: float = 0.0,
+        optimizer: OptimizerSection,
     ) -> SmallTraining:
-        """Returns a training at its first step; a rate of 0 is the study's own."""
+        """Returns a training at its first step."""
         setting = self.setting
-        optimizer = setting.optimizer
         sections = Sections(
             TrainingSection(
                 seed=seed,
@@ -164,7 +165,7 @@ class Trials:
                 precision="fp32",
                 backend=setting.backend,
             ),
-            replace(optimizer, learning_rate=rate or optimizer.learning_rate),
+            optimizer,
             alignment,
         )
         anchors = build_anchor_policy(alignment, space, seed) if alignment.enabled else None

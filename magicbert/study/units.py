@@ -10,7 +10,7 @@ from magicbert.config.sections import RankingSection, StudiedSupernetSection
 from magicbert.records import digest_of
 from magicbert.space import Architecture, SearchSpace
 from magicbert.study.architectures import chosen
-from magicbert.study.methods import options_of, supernet_steps
+from magicbert.study.methods import completed, options_of, supernet_steps
 
 Budget = Literal["short", "long"]
 
@@ -141,7 +141,7 @@ def supernet_units(setting: RankingSection, space: SearchSpace) -> list[Supernet
     """Returns the first seed of every supernet, then the second, ..."""
     most = max((entry.num_seeds for entry in setting.supernets), default=0)
     return [
-        SupernetUnit(entry, seed, supernet_steps(entry, setting, space))
+        SupernetUnit(completed(entry, setting), seed, supernet_steps(entry, setting, space))
         for seed in range(most)
         for entry in setting.supernets
         if seed < entry.num_seeds

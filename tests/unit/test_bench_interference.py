@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def test_everyone_agrees_with_fp64_on_the_cosines() -> None:
     trial = GramTrial(0, CPU, num_values=512).trial(peers=True)
-    assert [contender.name for contender in trial.lineup.contenders][0] == OWN
+    assert trial.lineup.contenders[0].name == OWN
     assert len(trial.lineup.contenders) == 3
     assert all(trial.judge(contender).is_right for contender in trial.lineup.contenders)
     assert trial.units == 16 * 4 * 512 * 4, "bytes of all gradients"

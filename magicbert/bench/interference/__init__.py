@@ -1,1 +1,1 @@
-"""``magicbert bench interference``: cosines of many gradients, and what the probe adds to a step."""
+"""``magicbert bench interference``: cosines of gradients, and what the probe adds to a step."""

@@ -32,7 +32,10 @@ class StudiedSupernetSection:
         "steps of 'spos' take",
     )
     learning_rate: float = option(
-        0.0, "peak learning rate; 0 = ranking.optimizer.learning_rate", within="[0, 10]"
+        0.0, "peak learning rate; 0 = ranking.supernet_learning_rate", within="[0, 10]"
+    )
+    warmup_steps: int = option(
+        0, "steps of linear warm-up; 0 = ranking.supernet_warmup_steps", within="[0, 1e9]"
     )
     num_changes: int = option(SAMPLING.num_changes, "k of magic-t and magic-at", within="[1, 1000]")
     weight: float = option(ALIGNMENT.weight, "lambda of magic-a and magic-at", within="[0, 1e6]")
@@ -107,6 +110,14 @@ class RankingSection:
         32, "architectures also trained with the larger budget", within="[1, 1e6]"
     )
     supernet_steps: int = option(62500, "optimizer steps of a supernet", within="[1, 1e9]")
+    supernet_learning_rate: float = option(
+        0.0,
+        "peak learning rate of supernets; 0 = ranking.optimizer.learning_rate",
+        within="[0, 10]",
+    )
+    supernet_warmup_steps: int = option(
+        0, "warm-up of supernets; 0 = ranking.optimizer.warmup_steps", within="[0, 1e9]"
+    )
     supernets: tuple[StudiedSupernetSection, ...] = option(
         (
             StudiedSupernetSection(),
