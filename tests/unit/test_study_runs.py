@@ -76,7 +76,9 @@ def test_scores_of_a_supernet_are_those_of_scoring(tmp_path: Path) -> None:
     trials = open_toys(0, SETTING, tmp_path)
     entry = SETTING.supernets[2]
     row = without_clock(trials(SupernetUnit(entry, 3, 12), never))
-    training = trials.training(SPACE, 3, 12, sampling_of(entry), alignment_of(entry))
+    training = trials.training(
+        SPACE, 3, 12, sampling_of(entry), alignment_of(entry), SETTING.optimizer
+    )
     for _ in range(12):
         training.advance()
     tenant = ToyStudyTenant()

@@ -12,7 +12,14 @@ from magicbert.errors import UserError
 from magicbert.space import SearchSpace
 from magicbert.study.architectures import chosen, table_architectures
 from magicbert.study.estimates import UnitCosts, plan_lines
-from magicbert.study.methods import alignment_of, options_of, sampling_of, supernet_steps
+from magicbert.study.methods import (
+    alignment_of,
+    completed,
+    optimizer_of,
+    options_of,
+    sampling_of,
+    supernet_steps,
+)
 from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit
 
 DEEP = SearchSpace.uniform(12, ("mha2", "ffn", "conv3", "conv5"))
@@ -125,3 +132,16 @@ def test_the_plan_counts_flops_by_hand() -> None:
     assert lines["supernet spos, default"].flops == 5.0 * (12 * 3 * 8 + scored)
     aligned = 12 * (4 * 8 + 2 * 8 / 3)
     assert lines["supernet magic-at, default"].flops == pytest.approx(5.0 * (aligned + scored))
+
+
+def test_a_supernet_takes_the_nearest_rate_and_warm_up_that_is_given() -> None:
+    setting = replace(SETTING, supernet_learning_rate=0.5, supernet_warmup_steps=7)
+    own = completed(StudiedSupernetSection(learning_rate=0.25, warmup_steps=3), setting)
+    shared = completed(StudiedSupernetSection(), setting)
+    usual = completed(StudiedSupernetSection(), SETTING)
+    rules = [optimizer_of(entry, SETTING.optimizer) for entry in (own, shared, usual)]
+    given = SETTING.optimizer
+    assert [rule.learning_rate for rule in rules] == [0.25, 0.5, given.learning_rate]
+    assert [rule.warmup_steps for rule in rules] == [3, 7, given.warmup_steps]
+    assert options_of(own).startswith("lr0.25-warm3")
+    assert options_of(usual) == "plain"
