@@ -103,9 +103,6 @@ class Trials:
         pieces = self.pieces(unit.key, training, unit.num_steps, some)
         if not pieces.run(stop):
             return None
-        if stop():
-            pieces.save()
-            return None
         began = time.monotonic()
         found: dict[Architecture, Score] = {}
         ordered = sorted(self.table)
