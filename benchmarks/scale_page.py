@@ -2,7 +2,7 @@
 
     python benchmarks/scale_page.py
 
-Every figure is of `magicbert VERB --plan` for a file of ``configs/base``.
+Every figure is of `magicbert VERB --plan` for a file of ``configs/base`` or ``configs/compressed``.
 The words around the part between the two ``generated`` comments are written by hand.
 """
 
@@ -23,9 +23,11 @@ from magicbert.stages.plan import Planner
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale.md"
-FOLDERS = ("base",)
-# In place of a search's winner, which is not known before: as many layers of BERT-base's own kind.
-STAND_IN = "-".join(("mha12", "ffn") * 12)
+FOLDERS = ("base", "compressed")
+# In place of an architecture that is not known before: layers, hidden size and heads of the
+# hand-made model of that size (NAS-BERT, table 3), by the label of the configuration.
+STAND_INS = {"": (12, 768, 12), "60m": (10, 512, 8), "30m": (6, 512, 8), "10m": (6, 256, 4),
+             "5m": (6, 128, 2)}  # fmt: skip
 # Checkpoints are planned for a disk of this speed; the page shows their size alone.
 DISK_MEGABYTES_PER_SECOND = 1000.0
 SECONDS_PER_HOUR, TERA = 3600, 1e12
@@ -72,13 +74,22 @@ def table_row(file: Path) -> tuple[str, ...]:
     )
 
 
+def prepare_file(folder: Path) -> Path:
+    """Returns the preparation that a folder's stages follow; compressing follows the base's."""
+    own = folder / "prepare.yaml"
+    return own if own.is_file() else ROOT / "configs" / "base" / "prepare.yaml"
+
+
 def planned(file: Path) -> tuple[Any, Plan]:
     """Returns a configuration and its plan on GPUs."""
     verb = verb_of(file)
     config = load_config(VERBS[verb].config, str(file), {})
-    if verb == "retrain" and (config.architecture == "best" or ":" in config.architecture):
-        config = dataclasses.replace(config, architecture=STAND_IN)
-    prepare = load_config(PrepareConfig, str(file.with_name("prepare.yaml")), {})
+    if verb == "retrain":
+        num_layers, hidden_size, heads = STAND_INS[config.run.label]
+        model = dataclasses.replace(config.model, hidden_size=hidden_size)
+        chain = "-".join((f"mha{heads}", "ffn") * num_layers)
+        config = dataclasses.replace(config, architecture=chain, model=model)
+    prepare = load_config(PrepareConfig, str(prepare_file(file.parent)), {})
     options = PlanSection(
         device="cuda",
         vocab_size=prepare.tokenizer.vocab_size,

@@ -65,7 +65,13 @@ HEADS = {
 }
 
 
-@pytest.fixture(scope="module", params=["own", *HEADS])
+SLOW = ("discriminator",)
+PARAMETERS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in ("own", *HEADS)
+]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model with one kind of head and the folder that was made of it."""
     root = tmp_path_factory.mktemp("onnx")

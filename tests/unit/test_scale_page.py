@@ -18,5 +18,6 @@ def test_page_and_plans_are_equal():
         assert PAGE.read_text(encoding="utf-8") == before
     finally:
         PAGE.write_text(before, encoding="utf-8")
-    for file in (ROOT / "configs" / "base").glob("*train*.yaml"):
-        assert f"`{file.relative_to(ROOT)}`" in before
+    for folder in ("base", "compressed"):
+        for file in (ROOT / "configs" / folder).glob("*train*.yaml"):
+            assert f"`{file.relative_to(ROOT)}`" in before
