@@ -7,13 +7,19 @@ import copy
 import torch
 from torch import Tensor
 
+from magicbert.bert.electra_supernet import ElectraSupernet
+from magicbert.bert.modeling.modeling_discriminator import MagicBertForPreTraining
 from magicbert.bert.modeling.modeling_magicbert import MagicBertForMaskedLM
-from magicbert.bert.supernet import BertSupernet
+from magicbert.bert.supernet import EncoderSupernet
 from magicbert.space import Architecture
 
 
-def extract(supernet: BertSupernet, architecture: Architecture) -> MagicBertForMaskedLM:
+def extract(
+    supernet: EncoderSupernet, architecture: Architecture
+) -> MagicBertForMaskedLM | MagicBertForPreTraining:
     """Returns the path as a model of its own; it computes bit for bit what the path computes.
+
+    A path of replaced-token detection is a discriminator; the generator stays behind.
 
     Args:
         supernet: its weights are copied.
@@ -28,20 +34,24 @@ def extract(supernet: BertSupernet, architecture: Architecture) -> MagicBertForM
     # A model of its own goes to other machines: it takes what is there.
     config.backend = "auto"
     with torch.device("meta"):
-        model = MagicBertForMaskedLM(config)
+        is_discriminator = isinstance(supernet, ElectraSupernet)
+        kind = MagicBertForPreTraining if is_discriminator else MagicBertForMaskedLM
+        model: MagicBertForMaskedLM | MagicBertForPreTraining = kind(config)
     model.load_state_dict(weights, assign=True)
     model.tie_weights()
     model.train(supernet.training)
     return model
 
 
-def concrete_weights(supernet: BertSupernet, architecture: Architecture) -> dict[str, Tensor]:
-    """Returns copies of a path's weights under the names of `MagicBertForMaskedLM`."""
+def concrete_weights(supernet: EncoderSupernet, architecture: Architecture) -> dict[str, Tensor]:
+    """Returns copies of a path's weights under the names of its model."""
     weights = {
         concrete_name(name): value.detach().clone()
         for name, value in supernet.path_state(architecture).items()
+        if not name.startswith("generator.")
     }
-    weights["decoder.weight"] = weights["model.embeddings.tokens.weight"]
+    if not isinstance(supernet, ElectraSupernet):
+        weights["decoder.weight"] = weights["model.embeddings.tokens.weight"]
     return weights
 
 

@@ -3,48 +3,72 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.electra_supernet import ElectraSupernet
+from magicbert.bert.generator import GeneratorSizes
 from magicbert.bert.modeling.segments import Segments
-from magicbert.bert.supernet import BertSupernet, supernet_config
-from magicbert.config.sections import ModelSection
+from magicbert.bert.supernet import BertSupernet, EncoderSupernet, supernet_config
+from magicbert.config.sections import ModelSection, ObjectiveSection
 from magicbert.data.batch import TokenBatch
+from magicbert.data.layout import RowLayout
 from magicbert.space import SearchSpace
 
 NO_MEMORY = torch.device("meta")
+MLM = ObjectiveSection()
 
 
-class RehearsalSupernet(BertSupernet):
-    """The supernet on the meta device: it has shapes, but no values to look at.
+class Rehearsal(EncoderSupernet):
+    """A supernet on the meta device: it has shapes, but no values to look at.
 
-    Args:
-        space: candidates per layer.
-        config: sizes.
+    Attributes:
         is_packed: rows hold several documents; else they are full.
     """
 
-    def __init__(self, space: SearchSpace, config: MagicBertConfig, *, is_packed: bool) -> None:
-        with NO_MEMORY:
-            super().__init__(space, config, seed=0)
-        self.is_packed = is_packed
+    is_packed = False
 
-    def enter(self, batch: TokenBatch) -> tuple[Tensor, Segments]:
-        """Returns the embedded batch and segments that do not depend on values."""
-        segments = Segments.full(batch.input_ids.shape[1], NO_MEMORY)
-        if self.is_packed:
-            ids = batch.segment_ids
-            mask = (ids[:, :, None] == ids[:, None, :])[:, None]
-            segments = Segments(ids, torch.empty_like(ids), None, mask, True)
-        return self.embeddings(batch.input_ids, segments), segments
+    def segments(self, batch: TokenBatch) -> Segments:
+        """Returns segments that do not depend on values."""
+        if not self.is_packed:
+            return Segments.full(batch.input_ids.shape[1], NO_MEMORY)
+        ids = batch.segment_ids
+        mask = (ids[:, :, None] == ids[:, None, :])[:, None]
+        return Segments(ids, torch.empty_like(ids), None, mask, True)
+
+
+class RehearsalSupernet(Rehearsal, BertSupernet):
+    """The supernet of masked language modelling without memory."""
+
+
+class RehearsalElectraSupernet(Rehearsal, ElectraSupernet):
+    """The supernet of replaced-token detection without memory."""
 
 
 def rehearsal_supernet(
-    space: SearchSpace, model: ModelSection, vocab_size: int, *, is_packed: bool
-) -> RehearsalSupernet:
-    """Builds the supernet without memory."""
+    space: SearchSpace,
+    model: ModelSection,
+    vocab_size: int,
+    *,
+    is_packed: bool,
+    objective: ObjectiveSection = MLM,
+) -> Rehearsal:
+    """Builds a supernet without memory.
+
+    Args:
+        space: candidates per layer.
+        model: sizes.
+        vocab_size: rows of the token table.
+        is_packed: rows hold several documents.
+        objective: decides what stands on top of the encoder and beside it.
+    """
     config = supernet_config(model, vocab_size, 0, backend="torch")
-    return RehearsalSupernet(space, config, is_packed=is_packed)
+    with NO_MEMORY:
+        if objective.name == "mlm":
+            supernet: Rehearsal = RehearsalSupernet(space, config, seed=0)
+        else:
+            sizes = GeneratorSizes.of(objective, config.hidden_size, space.num_layers)
+            supernet = RehearsalElectraSupernet(space, config, 0, sizes)
+    supernet.is_packed = is_packed
+    return supernet
 
 
 def rehearsal_batch(rows: int, length: int, predicted_share: float) -> TokenBatch:
@@ -58,4 +82,7 @@ def rehearsal_batch(rows: int, length: int, predicted_share: float) -> TokenBatc
     ids = torch.empty(rows, length, dtype=torch.int64, device=NO_MEMORY)
     num_predicted = round(rows * length * predicted_share)
     positions = torch.empty(num_predicted, dtype=torch.int64, device=NO_MEMORY)
-    return TokenBatch(ids, ids, positions, positions, ())
+    layout = RowLayout(
+        num_tokens=rows * length, has_padding=False, is_packed=False, num_runs=rows, has_holes=False
+    )
+    return TokenBatch(ids, ids, positions, positions, (), layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from magicbert.bert.atomic_folder import atomic_folder
+from magicbert.bert.electra_supernet import ElectraSupernet
+from magicbert.bert.generator import GeneratorSizes
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
-from magicbert.bert.supernet import BertSupernet
+from magicbert.bert.supernet import BertSupernet, EncoderSupernet
 from magicbert.errors import UserError
 from magicbert.records import file_digest, read_record, write_record
 from magicbert.space import SearchSpace
@@ -27,7 +30,7 @@ CONFIG_FIELDS = (
 )  # fmt: skip
 
 
-def save_supernet(folder: Path, supernet: BertSupernet, details: dict[str, Any]) -> None:
+def save_supernet(folder: Path, supernet: EncoderSupernet, details: dict[str, Any]) -> None:
     """Writes a supernet, atomically; an older one in the folder is replaced.
 
     Args:
@@ -44,6 +47,7 @@ def save_supernet(folder: Path, supernet: BertSupernet, details: dict[str, Any])
         record = {
             "space": supernet.space.to_json(),
             "config": {name: getattr(supernet.config, name) for name in CONFIG_FIELDS},
+            "generator": generator_of(supernet),
             "weights_sha256": file_digest(aside / WEIGHTS),
             "details": details,
         }
@@ -52,7 +56,7 @@ def save_supernet(folder: Path, supernet: BertSupernet, details: dict[str, Any])
         shutil.copymode(aside / RECORD, aside / WEIGHTS)
 
 
-def load_supernet(folder: Path) -> tuple[BertSupernet, dict[str, Any]]:
+def load_supernet(folder: Path) -> tuple[EncoderSupernet, dict[str, Any]]:
     """Reads what `save_supernet` wrote.
 
     Returns:
@@ -67,9 +71,24 @@ def load_supernet(folder: Path) -> tuple[BertSupernet, dict[str, Any]]:
         raise UserError(f"{weights}: missing, damaged, or not the weights that {RECORD} describes")
     with torch.device("meta"):
         config = MagicBertConfig(architecture="", **record["config"])
-        supernet = BertSupernet(SearchSpace.from_json(record["space"]), config, seed=0)
+        supernet = described(record, config)
     try:
         supernet.load_state_dict(load_file(weights), assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise UserError(f"{weights}: does not fit {RECORD}: {error}") from error
     return supernet.eval(), record["details"]
+
+
+def generator_of(supernet: EncoderSupernet) -> dict[str, int] | None:
+    """Returns the sizes of the generator beside the paths; ``None`` = there is none."""
+    if not isinstance(supernet, ElectraSupernet):
+        return None
+    return dataclasses.asdict(supernet.sizes)
+
+
+def described(record: dict[str, Any], config: MagicBertConfig) -> EncoderSupernet:
+    """Returns a supernet of the kind and sizes that a record describes."""
+    space, sizes = SearchSpace.from_json(record["space"]), record.get("generator")
+    if sizes is None:
+        return BertSupernet(space, config, seed=0)
+    return ElectraSupernet(space, config, 0, GeneratorSizes(**sizes))

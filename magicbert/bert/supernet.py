@@ -1,4 +1,4 @@
-"""The BERT supernet: shared embeddings and masked-language head, candidates per layer."""
+"""The BERT supernet: candidates per layer under shared embeddings, and the masked-language head."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ from magicbert.supernet.supernet import Supernet
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class BertSupernet(Supernet):
-    """Every layer holds its candidates; embeddings and head are shared by all paths.
+class EncoderSupernet(Supernet):
+    """Every layer holds its candidates; the embeddings are shared by all paths.
 
     The modules are those of the exported encoder. Each candidate's initial weights depend on the
     seed, its layer and its name alone: a supernet over fewer candidates starts from the same ones.
+    What stands on top of the encoder depends on the objective; a subclass brings it.
 
     Args:
         space: candidates per layer.
@@ -49,23 +50,28 @@ class BertSupernet(Supernet):
         outline = outline_of(space, config)
         before = (outline.entry_size, *outline.widths)
 
-        def build(key: str, factory: Callable[[], Module]) -> Module:
-            return seeded_module(factory, config.initializer_range, f"{seed}:{key}")
-
         def candidate(layer: int, name: str) -> nn.Module:
-            key = f"layers.{layer}.{name}"
-            return build(key, lambda: build_layer(name, config, before[layer]))
+            key = f"{seed}:layers.{layer}.{name}"
+            return seeded_module(
+                lambda: build_layer(name, config, before[layer]), config.initializer_range, key
+            )
 
         super().__init__(space, candidate)
-        self.config = config
-        self.embeddings = build("embeddings", lambda: Embeddings(outline))
-        self.transform = build("transform", lambda: PredictionTransform(outline))
-        # The decoder's weight is the token table; only its bias is a parameter of its own.
-        self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.config, self.outline, self.seed = config, outline, seed
+        self.embeddings = self.seeded("embeddings", lambda: Embeddings(outline))
+
+    def seeded(self, name: str, factory: Callable[[], Module]) -> Module:
+        """Builds a part that all paths share; its weights depend on the seed and its name."""
+        key = f"{self.seed}:{name}"
+        return seeded_module(factory, self.config.initializer_range, key)
+
+    def segments(self, batch: TokenBatch) -> Segments:
+        """Returns which positions of a batch belong together."""
+        return Segments.of_ids(batch.segment_ids, batch.layout)
 
     def enter(self, batch: TokenBatch) -> tuple[Tensor, Segments]:
         """Returns the embedded batch and its segments."""
-        segments = Segments.of_ids(batch.segment_ids, batch.layout)
+        segments = self.segments(batch)
         return self.embeddings(batch.input_ids, segments), segments
 
     def valid_positions(self, context: Segments) -> Tensor | None:
@@ -85,7 +91,7 @@ class BertSupernet(Supernet):
         operator = self.operator(layer, name)
         if torch.is_grad_enabled() or operator.training:
             return name
-        backend = backend_on(self.config.backend, self.decoder_bias.device.type)
+        backend = backend_on(self.config.backend, self.embeddings.tokens.weight.device.type)
         return (backend == "triton" and convolution_family(operator)) or name
 
     def run_family(self, layer: int, group: RowGroup, hidden: Tensor, context: Segments) -> Tensor:
@@ -101,6 +107,22 @@ class BertSupernet(Supernet):
         candidates = [self.operator(layer, name) for name in group.names]
         return MixedConvolutions(operators, ids, "triton").run(candidates, hidden)
 
+
+class BertSupernet(EncoderSupernet):
+    """The supernet of masked language modelling: its head is shared by all paths too.
+
+    Args:
+        space: candidates per layer.
+        config: sizes; its ``architecture`` is not read.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, space: SearchSpace, config: MagicBertConfig, seed: int) -> None:
+        super().__init__(space, config, seed)
+        self.transform = self.seeded("transform", lambda: PredictionTransform(self.outline))
+        # The decoder's weight is the token table; only its bias is a parameter of its own.
+        self.decoder_bias = nn.Parameter(torch.zeros(config.vocab_size))
+
     def predict(self, hidden: Tensor) -> Tensor:
         """Returns logits ``[M, vocabulary]`` of some positions' hidden states ``[M, hidden]``."""
         return F.linear(self.transform(hidden), self.embeddings.tokens.weight, self.decoder_bias)
@@ -115,14 +137,27 @@ class BertSupernet(Supernet):
         Returns:
             The sum of the losses, fp32, and how many of the predictions are right.
         """
-        backend = cast(Backend, backend_on(self.config.backend, hidden.device.type))
-        return linear_cross_entropy(
-            self.transform(hidden),
-            self.embeddings.tokens.weight,
-            self.decoder_bias,
-            labels,
-            backend=backend,
-        )
+        table, backend = self.embeddings.tokens.weight, self.config.backend
+        return token_loss(self.transform(hidden), table, self.decoder_bias, labels, backend)
+
+
+def token_loss(
+    transformed: Tensor, table: Tensor, bias: Tensor, labels: Tensor, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Returns the cross-entropy of a tied decoder without keeping its logits.
+
+    Args:
+        transformed: what the decoder reads, ``[M, table width]``.
+        table: of the tokens, ``[vocabulary, table width]``.
+        bias: ``[vocabulary]``.
+        labels: int64 ``[M]``.
+        backend: as the configuration says.
+
+    Returns:
+        The sum of the losses, fp32, and how many of the predictions are right.
+    """
+    kernels = cast(Backend, backend_on(backend, transformed.device.type))
+    return linear_cross_entropy(transformed, table, bias, labels, backend=kernels)
 
 
 def build_supernet(

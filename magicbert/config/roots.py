@@ -24,6 +24,7 @@ from magicbert.config.sections import (
     MaskingSection,
     MeasureSection,
     ModelSection,
+    ObjectiveSection,
     OnnxSection,
     OptimizerSection,
     RankingSection,
@@ -64,6 +65,7 @@ class PretrainConfig:
     launch: LaunchSection = section(LaunchSection)
     space: SpaceSection = section(SpaceSection)
     model: ModelSection = section(ModelSection)
+    objective: ObjectiveSection = section(ObjectiveSection)
     masking: MaskingSection = section(MaskingSection)
     sampling: SamplingSection = section(SamplingSection)
     alignment: AlignmentSection = section(AlignmentSection)
@@ -73,6 +75,7 @@ class PretrainConfig:
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
         yield from batch_problems(self.launch, self.training)
+        yield from masking_problems(self.objective, self.masking)
         layers = self.space.num_layers
         is_magic_t = self.sampling.method == "magic-t"
         if layers and is_magic_t and self.sampling.num_changes > layers:
@@ -141,10 +144,16 @@ class RetrainConfig:
         "'compressed:N' (the N-th that `compress select` wrote), or a string such as "
         "mha4-ffn-conv3",
     )
-    start: Literal["scratch", "inherited"] = option(
-        "scratch", "initial weights: new, or those of the supernet's path"
+    start: Literal["scratch", "inherited", "imported"] = option(
+        "scratch",
+        "initial weights: new, those of the supernet's path, or those of `checkpoint`, whose "
+        "architecture it then is",
+    )
+    checkpoint: str = option(
+        "", "for start 'imported': folder or hub id of a BERT, RoBERTa, ELECTRA or own export"
     )
     model: ModelSection = section(ModelSection)
+    objective: ObjectiveSection = section(ObjectiveSection)
     masking: MaskingSection = section(MaskingSection)
     distillation: DistillationSection = section(DistillationSection)
     optimizer: OptimizerSection = section(OptimizerSection)
@@ -153,6 +162,14 @@ class RetrainConfig:
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
         yield from batch_problems(self.launch, self.training)
+        if (self.start == "imported") != bool(self.checkpoint):
+            yield (
+                f"checkpoint: {self.checkpoint[:80]!r} with start {self.start!r}: 'imported' needs "
+                "a checkpoint, the others take none"
+            )
+        if self.distillation.teacher and self.objective.name != "mlm":
+            yield "distillation.teacher: a teacher predicts tokens; take objective.name mlm"
+        yield from masking_problems(self.objective, self.masking)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -300,6 +317,15 @@ class QuickstartConfig:
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
         return iter(())
+
+
+def masking_problems(objective: ObjectiveSection, masking: MaskingSection) -> Iterator[str]:
+    """Yields it if a masking rule does not fit the objective."""
+    if objective.name == "rtd" and masking.rule != "electra":
+        yield (
+            f"masking.rule: {masking.rule!r} puts random tokens in, which objective.name 'rtd' "
+            "leaves to the generator; take 'electra'"
+        )
 
 
 def batch_problems(launch: LaunchSection, training: TrainingSection) -> Iterator[str]:

@@ -22,6 +22,53 @@ from magicbert.space.cost import CostModel
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What differs between the cards of two objectives.
+
+    Attributes:
+        title: of the table of scores.
+        what: the model, in the introduction.
+        tag: for the hub.
+        pipeline: the hub's name of what it does; empty = there is none.
+        loader: class of transformers that loads it, head included.
+        example: lines of Python that use ``model`` and ``tokenizer``.
+        terms: what the loss is a mean over.
+    """
+
+    title: str
+    what: str
+    tag: str
+    pipeline: str
+    loader: str
+    example: str
+    terms: str
+
+
+KINDS = {
+    "mlm": Kind(
+        "masked-language modelling",
+        "A masked-language encoder",
+        "masked-lm",
+        "fill-mask",
+        "AutoModelForMaskedLM",
+        'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)\n'
+        'print(fill(f"The capital of France is {tokenizer.mask_token}."))\n',
+        "predicted token",
+    ),
+    "rtd": Kind(
+        "replaced-token detection",
+        "A discriminator of replaced tokens (ELECTRA)",
+        "electra",
+        "",
+        "AutoModelForPreTraining",
+        'tokens = tokenizer("The capital of France is violin.", return_tensors="pt")\n'
+        "print(model(**tokens).logits > 0)  # the tokens that look replaced\n",
+        "token",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class CardFacts:
     """Everything that a model card says.
 
@@ -47,13 +94,18 @@ class CardFacts:
     run: RunFacts
     provenance: Provenance
 
+    @property
+    def kind(self) -> Kind:
+        """What the model was trained to do."""
+        return KINDS[self.provenance.result.get("objective", "mlm")]
+
 
 def model_card(facts: CardFacts) -> str:
     """Returns the text of ``README.md``."""
     sections = (
         front_matter(facts),
         introduction(facts),
-        usage(),
+        usage(facts.kind),
         architecture_section(facts),
         cost_section(facts),
         training_section(facts.run, facts.provenance),
@@ -71,9 +123,11 @@ def front_matter(facts: CardFacts) -> str:
         "license": facts.license,
         "language": facts.language,
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask",
-        "tags": ["magicbert", "masked-lm", "neural-architecture-search"],
+        "pipeline_tag": facts.kind.pipeline,
+        "tags": ["magicbert", facts.kind.tag, "neural-architecture-search"],
     }
+    if not facts.kind.pipeline:
+        del metadata["pipeline_tag"]
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---"
 
 
@@ -82,22 +136,22 @@ def introduction(facts: CardFacts) -> str:
     total = facts.costs.cost(facts.architecture).parameters
     return (
         f"# {facts.name}\n\n"
-        f"A masked-language encoder of {len(facts.architecture)} layers and {total:,} parameters, "
+        f"{facts.kind.what} of {len(facts.architecture)} layers and {total:,} parameters, "
         "each layer one operator of a magicbert search space."
     )
 
 
-def usage() -> str:
+def usage(kind: Kind) -> str:
     """Returns how to load the model."""
+    more = ", pipeline" if kind.pipeline else ""
     return (
         "## Use\n\n"
         "```python\n"
-        "from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline\n\n"
+        f"from transformers import {kind.loader}, AutoTokenizer{more}\n\n"
         'folder = "path/to/this/folder"\n'
         "tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)\n"
-        "model = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)\n"
-        'fill = pipeline("fill-mask", model=model, tokenizer=tokenizer)\n'
-        'print(fill(f"The capital of France is {tokenizer.mask_token}."))\n'
+        f"model = {kind.loader}.from_pretrained(folder, trust_remote_code=True)\n"
+        f"{kind.example}"
         "```\n\n"
         "Without `trust_remote_code` transformers asks before it runs the files of this folder. "
         "`AutoModel`, `AutoModelForSequenceClassification`, `AutoModelForTokenClassification` and "
@@ -153,7 +207,7 @@ def cost_section(facts: CardFacts) -> str:
         "## Cost\n\n"
         f"{table(header, rows)}\n\n"
         f"MFLOPs of one forward of {facts.length} tokens, a multiply-add counted as two. "
-        "The masked-language head is not counted."
+        "The head is not counted."
     )
 
 
@@ -161,7 +215,7 @@ def score_section(facts: CardFacts) -> str:
     """Returns how well the model predicts held-out text."""
     result = facts.provenance.result
     labels = (
-        ("valid_loss", "loss on held-out text (nats per predicted token)", ".4f"),
+        ("valid_loss", f"loss on held-out text (nats per {facts.kind.terms})", ".4f"),
         ("valid_accuracy", "accuracy on held-out text", ".4f"),
         ("unigram_entropy", "unigram entropy of the same targets (nats)", ".4f"),
         ("steps", "optimizer steps", ",d"),
@@ -175,7 +229,7 @@ def score_section(facts: CardFacts) -> str:
     if not rows:
         return "## Scores\n\nThe training stage left no result."
     note = "" if result.get("finished", True) else "\n\n**The training was not finished.**"
-    return f"## Scores\n\n{table(('masked-language modelling', ''), rows)}{note}"
+    return f"## Scores\n\n{table((facts.kind.title, ''), rows)}{note}"
 
 
 def provenance_section(facts: CardFacts) -> str:

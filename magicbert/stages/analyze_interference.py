@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bootstrap import estimate
 from magicbert.config.reading import to_tree
 from magicbert.config.roots import AnalyzeConfig
@@ -38,7 +37,7 @@ def analyse(config: AnalyzeConfig) -> dict[str, Any]:
     supernet.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     examination = Examination(
         supernet,
-        MaskedLanguageModeling(),
+        trained.objective,
         device_batches(supernet, trained.source.dev_batches(setting.num_batches)),
         setting.shared_layer - 1,
         setting.num_contexts,

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
+from magicbert.bert.inheritance import Inheritance
+from magicbert.bert.objectives.building import build_objective, supernet_for
 from magicbert.bert.objectives.distillation import DistilledMaskedLanguageModeling
-from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.saving import save_supernet
-from magicbert.bert.supernet import BertSupernet, build_supernet
+from magicbert.bert.supernet import EncoderSupernet, supernet_config
 from magicbert.bert.teacher import Teacher, load_teacher
 from magicbert.config.reading import read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
@@ -36,6 +37,7 @@ from magicbert.records import read_record, write_record
 from magicbert.run_lock import alone_in, check_free
 from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.anchor import build_anchor_policy
+from magicbert.supernet.objective import Objective
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import run_folder
 from magicbert.training.checkpoints import RunIdentity
@@ -65,7 +67,7 @@ class EncoderTraining:
         space: the paths that are trained.
         sampling: which path is trained when.
         alignment: MAGIC-A.
-        inherited: supernet that the initial weights are cut from; ``None`` = new weights.
+        inherited: initial weights of its one architecture; ``None`` = new weights.
         distillation: the teacher beside the labels; ``None`` = labels alone.
     """
 
@@ -76,7 +78,7 @@ class EncoderTraining:
     space: SearchSpace
     sampling: SamplingSection
     alignment: AlignmentSection
-    inherited: BertSupernet | None = None
+    inherited: Inheritance | None = None
     distillation: DistillationSection | None = None
 
     def run(self) -> None:
@@ -131,7 +133,7 @@ class EncoderTraining:
         _ = self.teacher  # loaded here, so that a mistake in it ends the start
 
     def inheritance_problems(self) -> Iterator[str]:
-        """Yields the sizes in which the supernet to inherit from differs from the model."""
+        """Yields the sizes in which what is inherited differs from the model."""
         if self.inherited is None:
             return
         there, model = self.inherited.config, self.config.model
@@ -143,7 +145,7 @@ class EncoderTraining:
         }
         for name, (here, inherited) in wanted.items():
             if here != inherited:
-                yield f"{name}: {here}, but the supernet to inherit from has {inherited}"
+                yield f"{name}: {here}, but {self.inherited.source} has {inherited}"
 
     def source(self) -> TokenSource:
         """Opens the prepared data."""
@@ -172,28 +174,27 @@ class EncoderTraining:
             length=self.manifest.length,
         )
 
-    def objective(self) -> MaskedLanguageModeling:
+    def objective(self) -> Objective:
         """Returns the task loss."""
         if self.teacher is None:
-            return MaskedLanguageModeling()
+            return build_objective(self.config.objective)
         assert self.distillation is not None
         section = self.distillation
         return DistilledMaskedLanguageModeling(self.teacher, section.weight, section.temperature)
 
-    def build_model(self) -> BertSupernet:
+    def build_model(self) -> EncoderSupernet:
         """Builds the model with its initial weights."""
         training, manifest = self.config.training, self.manifest
-        supernet = build_supernet(
-            self.space,
-            self.config.model,
-            manifest.vocab_size,
-            manifest.pad_id,
-            seed=training.seed,
-            backend=training.backend,
+        sizes = supernet_config(
+            self.config.model, manifest.vocab_size, manifest.pad_id, training.backend
         )
         if self.inherited is not None:
-            (path,) = self.space.enumerate()
-            supernet.load_state_dict(self.inherited.path_state(path))
+            sizes.layer_norm_eps = self.inherited.config.layer_norm_eps
+        supernet = supernet_for(self.config.objective, self.space, sizes, training.seed)
+        if self.inherited is not None:
+            new = self.inherited.fill(supernet)
+            if new:
+                LOGGER.info("%s has no %s for this objective: new", self.inherited.source, new)
         return supernet
 
     def train(self) -> None:
@@ -226,14 +227,15 @@ class EncoderTraining:
         """Trains and writes the result; returns how training ended."""
         training = self.config.training
         source, supernet = self.source(), self.build_model()
+        objective = self.objective()
         parts = Parts(
-            self.objective(),
+            objective,
             source,
             build_sampler(self.sampling, self.space, training.seed),
             build_anchor_policy(self.alignment, self.space, training.seed)
             if self.alignment.enabled
             else None,
-            InterferenceProbe(MaskedLanguageModeling()),
+            InterferenceProbe(build_objective(self.config.objective)),
         )
         sections = Sections(training, self.config.optimizer, self.alignment)
         facts = {"data": self.manifest.digest}
@@ -246,7 +248,7 @@ class EncoderTraining:
         return outcome.ending
 
     def write(
-        self, outcome: Outcome, supernet: BertSupernet, source: TokenSource, parts: Parts
+        self, outcome: Outcome, supernet: EncoderSupernet, source: TokenSource, parts: Parts
     ) -> None:
         """Writes the weights, if all steps are made, and the result."""
         state, valid = outcome.state, outcome.valid
@@ -256,7 +258,8 @@ class EncoderTraining:
             "tokens": state.num_tokens,
             "valid_loss": valid.loss if valid else None,
             "valid_accuracy": valid.accuracy if valid else None,
-            "unigram_entropy": masked_unigram_entropy(source, ENTROPY_BATCHES) if valid else None,
+            "objective": self.config.objective.name,
+            "unigram_entropy": self.unigram_entropy(source) if valid else None,
             "seconds": round(state.total_seconds, 3),
             **self.cost(supernet),
             "anchor": None if anchor is None else str(anchor),
@@ -275,6 +278,11 @@ class EncoderTraining:
         write_record(self.folder / RESULT, RESULT_SCHEMA, result)
         self.say_goodbye(outcome.ending, state.step)
 
+    def unigram_entropy(self, source: TokenSource) -> float | None:
+        """Returns the loss of guessing by frequency; ``None`` where no tokens are predicted."""
+        is_mlm = self.config.objective.name == "mlm"
+        return masked_unigram_entropy(source, ENTROPY_BATCHES) if is_mlm else None
+
     def say_goodbye(self, ending: str, step: int) -> None:
         """Says how the start ended and how to go on."""
         if ending == "finished":
@@ -291,7 +299,7 @@ class EncoderTraining:
         """The only path; ``None`` for a supernet."""
         return next(self.space.enumerate()) if self.space.count() == 1 else None
 
-    def cost(self, supernet: BertSupernet) -> dict[str, Any]:
+    def cost(self, supernet: EncoderSupernet) -> dict[str, Any]:
         """Returns the architecture with its parameters and FLOPs, or the supernet's size."""
         path = self.architecture
         if path is None:
@@ -300,7 +308,7 @@ class EncoderTraining:
         cost = bert_cost_model(supernet.config, path, self.manifest.length).cost(path)
         return {"architecture": str(path), "parameters": cost.parameters, "flops": cost.flops}
 
-    def describe(self, supernet: BertSupernet, num_ranks: int) -> str:
+    def describe(self, supernet: EncoderSupernet, num_ranks: int) -> str:
         """Returns one line about what is trained on what."""
         training = self.config.training
         what = self.architecture or f"{self.space.num_layers} layers, {self.space.count():,} paths"

@@ -10,7 +10,7 @@ from typing import Any
 from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.extraction import extract
 from magicbert.bert.saving import load_supernet
-from magicbert.bert.supernet import BertSupernet
+from magicbert.bert.supernet import EncoderSupernet
 from magicbert.comparison.recorded import RESULTS
 from magicbert.config.reading import read_yaml
 from magicbert.config.roots import ExportConfig
@@ -120,7 +120,7 @@ def trained_model(run: RunSection) -> Path:
     raise UserError(f"{folder}: no retrained model; run `magicbert retrain` first{others}")
 
 
-def only_architecture(supernet: BertSupernet) -> Architecture:
+def only_architecture(supernet: EncoderSupernet) -> Architecture:
     """Returns the one path of a retrained model; raises `UserError` if there are several."""
     if supernet.space.count() != 1:
         raise UserError(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
-from magicbert.bert.rehearsal import RehearsalSupernet, rehearsal_supernet
+from magicbert.bert.objective_cost import objective_flops
+from magicbert.bert.rehearsal import Rehearsal, rehearsal_supernet
 from magicbert.bert.spaces import check_architecture, resolve_space
 from magicbert.config.deepspeed_dict import LARGEST_BUCKET, num_micro_batches
 from magicbert.config.plan_section import PlanSection
@@ -136,10 +137,13 @@ class Planner:
         return rows_of(self.config, self.options)
 
     @cached_property
-    def supernet(self) -> RehearsalSupernet:
+    def supernet(self) -> Rehearsal:
         """The model without memory."""
         rows = self.rows
-        return rehearsal_supernet(self.space, self.model, rows.vocab_size, is_packed=rows.is_packed)
+        return rehearsal_supernet(
+            self.space, self.model, rows.vocab_size, is_packed=rows.is_packed,
+            objective=self.config.objective,
+        )  # fmt: skip
 
     @cached_property
     def groups(self) -> list[ParameterGroup]:
@@ -211,11 +215,12 @@ class Planner:
 
     @cached_property
     def path_flops(self) -> PathFlops:
-        """FLOPs of one row's forward, with the head on the predicted positions."""
-        hidden, rows = self.model.hidden_size, self.rows
-        table = self.supernet.embeddings.tokens.embedding_dim
+        """FLOPs of one row's forward, with what the objective adds."""
+        rows = self.rows
         num_predicted = rows.length * self.config.masking.probability
-        head = num_predicted * 2 * table * (hidden + rows.vocab_size)
+        head = objective_flops(
+            self.config.objective, self.supernet.outline, rows.length, num_predicted
+        )
         is_path = self.space.count() == 1
         every = [name for layer in self.space.layers for name in layer]
         names = Architecture(tuple(every)) if is_path else every

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from magicbert.bert.modeling.host_attention import host_attention
 from magicbert.bert.modeling.segments import Segments
-from magicbert.bert.objectives.mlm import MaskedLanguageModeling
-from magicbert.bert.rehearsal import NO_MEMORY, RehearsalSupernet, rehearsal_batch
+from magicbert.bert.objectives.building import build_objective
+from magicbert.bert.rehearsal import NO_MEMORY, Rehearsal, rehearsal_batch
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection
 from magicbert.planning.activations import FusedKernels, fused_attention, kept_bytes
@@ -27,7 +27,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def forward_memory(
-    supernet: RehearsalSupernet,
+    supernet: Rehearsal,
     config: PretrainConfig | RetrainConfig,
     alignment: AlignmentSection,
     rows: Rows,
@@ -44,7 +44,7 @@ def forward_memory(
     """
     training = config.training
     supernet.to(WIDTHS[training.precision])
-    module = TrainingModule(supernet, MaskedLanguageModeling(), alignment)
+    module = TrainingModule(supernet, build_objective(config.objective), alignment)
     module.train()
     batch = rehearsal_batch(training.rows_per_micro_batch, rows.length, config.masking.probability)
     with fused_kernels(config.model, device):
@@ -54,7 +54,7 @@ def forward_memory(
     return ForwardMemory(kept, head_bytes(supernet, len(batch.labels), device))
 
 
-def head_bytes(supernet: RehearsalSupernet, num_predicted: int, device: Device) -> int:
+def head_bytes(supernet: Rehearsal, num_predicted: int, device: Device) -> int:
     """Returns what the head needs for a moment: logits of a chunk, then its scaled gradients."""
     tokens = supernet.embeddings.tokens.weight
     backend: Backend = "triton" if is_on_gpu(device) else "torch"
@@ -91,9 +91,9 @@ def is_on_gpu(device: Device) -> bool:
     return torch.cuda.is_available() if device == "auto" else device == "cuda"
 
 
-def heaviest_path(supernet: RehearsalSupernet, num_rows: int, length: int) -> Architecture:
+def heaviest_path(supernet: Rehearsal, num_rows: int, length: int) -> Architecture:
     """Returns the path whose operators keep most for the backward."""
-    dtype = supernet.decoder_bias.dtype
+    dtype = supernet.embeddings.tokens.weight.dtype
     shape = (num_rows, length, supernet.config.hidden_size)
     hidden = torch.empty(shape, dtype=dtype, device=NO_MEMORY, requires_grad=True)
     segments = Segments.full(length, NO_MEMORY)

@@ -6,16 +6,19 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from magicbert.bert.importing import import_encoder
+from magicbert.bert.inheritance import Inheritance
 from magicbert.bert.saving import load_supernet
 from magicbert.bert.spaces import check_architecture, fitted_to
-from magicbert.bert.supernet import BertSupernet
 from magicbert.config.roots import RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection, SamplingSection
 from magicbert.errors import UserError
 from magicbert.records import read_record
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages.encoder_training import EncoderTraining
-from magicbert.trail import own_or_plain_folder, stage_folder
+from magicbert.trail import own_or_plain_folder, run_folder, stage_folder
 
 ARCHITECTURES_SCHEMA = "magicbert/architectures/1"
 # What an architecture can be called by, and the list of the search's result that it stands in.
@@ -29,6 +32,7 @@ def run(config: RetrainConfig) -> None:
     Raises:
         UserError: the architecture is not to be had, or does not fit.
     """
+    inherited = inherit(config)
     architecture, model = choose_model(config)
     config = dataclasses.replace(config, model=model)
     check_architecture(architecture, model.hidden_size)
@@ -40,7 +44,7 @@ def run(config: RetrainConfig) -> None:
         space=SearchSpace.of(architecture),
         sampling=SamplingSection(),
         alignment=AlignmentSection(),
-        inherited=inherit(config, architecture),
+        inherited=inherited,
         distillation=config.distillation,
     ).run()
 
@@ -54,7 +58,11 @@ def choose_model(config: RetrainConfig) -> tuple[Architecture, ModelSection]:
         UserError: there is no such architecture.
     """
     wanted, sizes = config.architecture, config.model
-    if wanted.startswith(COMPRESSED):
+    if config.start == "imported":
+        there = import_encoder(config.checkpoint).model.config.architecture
+        architecture = Architecture.parse(there)
+        check_same(config, architecture)
+    elif wanted.startswith(COMPRESSED):
         chosen = own_or_plain_folder(config.run, "compress")
         model = listed_model(chosen, "results", wanted)
         sizes = dataclasses.replace(sizes, embedding_size=model["embedding_size"])
@@ -104,14 +112,41 @@ def listed_model(folder: Path, name: str, wanted: str) -> dict[str, Any]:
     return entry
 
 
-def inherit(config: RetrainConfig, architecture: Architecture) -> BertSupernet | None:
-    """Returns the supernet to inherit from, if the configuration says so.
+def inherit(config: RetrainConfig) -> Inheritance | None:
+    """Returns the weights to start from, if the configuration asks for some.
 
     Raises:
-        UserError: there is none, or it does not hold the architecture.
+        UserError: there are none, or they are not of the architecture.
     """
     if config.start == "scratch":
         return None
-    supernet, _ = load_supernet(own_or_plain_folder(config.run, "pretrain") / "supernet")
-    supernet.space.check(architecture)
-    return supernet
+    if config.start == "inherited":
+        supernet, _ = load_supernet(own_or_plain_folder(config.run, "pretrain") / "supernet")
+        return Inheritance.of_path(supernet, choose_model(config)[0])
+    imported = import_encoder(config.checkpoint)
+    inherited = Inheritance.of_import(config.checkpoint, imported)
+    check_same(config, inherited.architecture)
+    check_same_tokens(imported.folder, run_folder(config.run) / "prepare" / "tokenizer")
+    return inherited
+
+
+def check_same(config: RetrainConfig, there: Architecture) -> None:
+    """Raises `UserError` if another architecture is asked for than a checkpoint's."""
+    if config.architecture not in ("best", str(there)):
+        raise UserError(
+            f"architecture: {config.architecture}, but {config.checkpoint} is {there}; with start "
+            "'imported' leave it out"
+        )
+
+
+def check_same_tokens(checkpoint: Path, prepared: Path) -> None:
+    """Raises `UserError` if a checkpoint's tokenizer is not that of the prepared data."""
+    file = "tokenizer.json"
+    if not (checkpoint / file).is_file() or not (prepared / file).is_file():
+        return
+    one, other = (Tokenizer.from_file(str(folder / file)) for folder in (checkpoint, prepared))
+    if one.get_vocab() != other.get_vocab():
+        raise UserError(
+            f"{checkpoint / file}: other tokens than those of {prepared}; prepare the data with "
+            f"--tokenizer.kind load --tokenizer.path {checkpoint}"
+        )

@@ -14,7 +14,6 @@ import torch
 
 from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
-from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.saving import RECORD, SCHEMA
 from magicbert.config.roots import SearchConfig
 from magicbert.config.sections import SearchSection
@@ -99,7 +98,7 @@ def open_checkpoint(config: SearchConfig) -> Subject:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     evaluator = InheritedWeights(
         supernet.to(device),
-        MaskedLanguageModeling(),
+        trained.objective,
         source.dev_batches(max(section.num_dev_batches, section.num_final_batches)),
         max_bytes=int(section.memory_gib * 2**30),
         most_stacked=section.stacked_prefixes or STACKED[device.type],

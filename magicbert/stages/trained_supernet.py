@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magicbert.bert.objectives.building import build_objective
 from magicbert.bert.saving import WEIGHTS, load_supernet
-from magicbert.bert.supernet import BertSupernet
+from magicbert.bert.supernet import EncoderSupernet
 from magicbert.config.reading import from_tree, read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig
 from magicbert.config.sections import RunSection
@@ -15,6 +16,7 @@ from magicbert.data.source import TokenSource
 from magicbert.data.verification import verify_prepared
 from magicbert.errors import UserError
 from magicbert.records import file_digest
+from magicbert.supernet.objective import Objective
 from magicbert.trail import own_or_plain_folder, run_folder
 
 
@@ -24,11 +26,13 @@ class TrainedSupernet:
 
     Attributes:
         supernet: the trained supernet, on the CPU.
+        objective: that it was trained with.
         source: prepared data, masked as in pretraining.
         origin: digests and settings that decide every score.
     """
 
-    supernet: BertSupernet
+    supernet: EncoderSupernet
+    objective: Objective
     source: TokenSource
     origin: dict[str, Any]
 
@@ -46,7 +50,8 @@ def open_trained(run: RunSection, *, rows_per_batch: int, seed: int) -> TrainedS
     """
     pretrain = own_or_plain_folder(run, "pretrain")
     supernet, details = load_supernet(pretrain / "supernet")
-    masking = read_pretrain_config(pretrain).masking
+    config = read_pretrain_config(pretrain)
+    masking = config.masking
     prepared = run_folder(run) / "prepare"
     if run.verify == "full":
         verify_prepared(prepared)
@@ -64,8 +69,9 @@ def open_trained(run: RunSection, *, rows_per_batch: int, seed: int) -> TrainedS
         "supernet_digest": file_digest(pretrain / "supernet" / WEIGHTS),
         "data_digest": data_digest,
         "masking": to_tree(masking),
+        "objective": to_tree(config.objective),
     }
-    return TrainedSupernet(supernet, source, origin)
+    return TrainedSupernet(supernet, build_objective(config.objective), source, origin)
 
 
 def read_pretrain_config(folder: Path) -> PretrainConfig:

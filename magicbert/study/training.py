@@ -106,7 +106,7 @@ class SmallTraining:
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
             self.seed_dropout(step, number)
-            loss, task, _ = self.module(batch.to(self.device), plan)
+            loss, task, *_ = self.module(batch.to(self.device), plan)
             loss.backward()
             total += task
         self.clip()
@@ -126,6 +126,7 @@ class SmallTraining:
             count=sum(objective.count(batch) for batch in batches),
             num_positions=sum(objective.num_tokens(batch) for batch in batches),
             children=anchors.children(step, path) if anchors else (),
+            num_auxiliary=sum(objective.num_auxiliary(batch) for batch in batches),
         )
 
     def seed_dropout(self, step: int, number: int) -> None:

@@ -23,20 +23,32 @@ class LossOutput:
     """The loss of one micro-batch, not yet divided by anything.
 
     Attributes:
-        loss_sum: scalar fp32 sum over the terms, with gradient.
+        loss_sum: scalar fp32 sum over the terms, with gradient; what paths are scored by.
         count: number of terms; the loop divides by the sum over ranks and micro-batches.
-        metrics: detached sums over the same terms; must hold ``correct`` (terms predicted right).
+        metrics: detached sums over the same terms; must hold ``correct`` (terms predicted right),
+            and what the objective lists in ``logged``.
         output: what the supernet computed, for the alignment loss.
+        weight: of this loss in what is trained.
+        auxiliary: sum of a second loss that is trained along, weighted already, with gradient;
+            it has terms of its own, see `Objective.num_auxiliary`. ``None`` = there is none.
     """
 
     loss_sum: Tensor
     count: int
     output: SupernetOutput
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: float = 1.0
+    auxiliary: Tensor | None = None
 
 
 class Objective(ABC):
-    """A task loss over a supernet path; the tenants bring them (MLM, RTD)."""
+    """A task loss over a supernet path; the tenants bring them (MLM, RTD).
+
+    Attributes:
+        logged: metrics of `LossOutput` whose sums `rates` turns into what is logged.
+    """
+
+    logged: tuple[str, ...] = ()
 
     @abstractmethod
     def count(self, batch: Any) -> int:
@@ -45,6 +57,14 @@ class Objective(ABC):
     @abstractmethod
     def num_tokens(self, batch: Any) -> int:
         """Returns the number of valid positions of a batch (for throughput and alignment)."""
+
+    def num_auxiliary(self, batch: Any) -> int:
+        """Returns the number of terms of the auxiliary loss of a batch; here there is none."""
+        return 0
+
+    def rates(self, sums: Mapping[str, float]) -> dict[str, float | None]:
+        """Returns what to log of the sums of the ``logged`` metrics; ``None`` = not defined."""
+        return {}
 
     def prepare(self, supernet: Supernet, batch: Any) -> Any:
         """Returns the batch that paths run on: here the batch itself.

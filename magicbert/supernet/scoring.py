@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from magicbert.errors import UserError
 from magicbert.space import Architecture
-from magicbert.supernet.objective import Objective
+from magicbert.supernet.objective import LossOutput, Objective
 from magicbert.supernet.supernet import Supernet
 
 
@@ -23,15 +25,20 @@ class Score:
         loss_sum: sum of the losses, in nats.
         correct: terms predicted right.
         count: number of terms.
+        logged: sums of the metrics that the objective logs, in its order.
     """
 
     loss_sum: float
     correct: int
     count: int
+    logged: tuple[float, ...] = ()
 
     def __add__(self, other: Score) -> Score:
         return Score(
-            self.loss_sum + other.loss_sum, self.correct + other.correct, self.count + other.count
+            self.loss_sum + other.loss_sum,
+            self.correct + other.correct,
+            self.count + other.count,
+            tuple(a + b for a, b in zip_longest(self.logged, other.logged, fillvalue=0.0)),
         )
 
     @property
@@ -82,6 +89,12 @@ def score(
     return sum(scores, start=Score(0.0, 0, 0))
 
 
+def score_sums(objective: Objective, loss: LossOutput) -> Tensor:
+    """Returns the sums that make a `Score`, fp64 on the device: loss, correct, what is logged."""
+    metrics = (loss.metrics[name] for name in ("correct", *objective.logged))
+    return torch.stack([value.double() for value in (loss.loss_sum, *metrics)])
+
+
 def batch_scores(
     supernet: Supernet, objective: Objective, batches: Sequence[Any], architecture: Architecture
 ) -> tuple[Score, ...]:
@@ -101,10 +114,10 @@ def batch_scores(
     with evaluation_mode(supernet, architecture):
         for batch in batches:
             result = objective(supernet, batch.to(device), architecture)
-            sums.append(torch.stack([result.loss_sum.double(), result.metrics["correct"].double()]))
+            sums.append(score_sums(objective, result))
             counts.append(result.count)
     values = torch.stack(sums).tolist() if sums else []
     return tuple(
-        Score(loss_sum, round(correct), count)
-        for (loss_sum, correct), count in zip(values, counts, strict=True)
+        Score(loss_sum, round(correct), count, tuple(logged))
+        for (loss_sum, correct, *logged), count in zip(values, counts, strict=True)
     )

@@ -19,7 +19,7 @@ from magicbert.space import Architecture
 from magicbert.supernet.objective import Objective
 from magicbert.supernet.prefix_cache import PrefixCache
 from magicbert.supernet.prefixes import Branch
-from magicbert.supernet.scoring import Score, dropout_off
+from magicbert.supernet.scoring import Score, dropout_off, score_sums
 from magicbert.supernet.supernet import Supernet, SupernetOutput
 
 
@@ -168,8 +168,8 @@ class SharedPrefix:
         values = torch.stack(sums, dim=1).tolist()
         return {
             path: tuple(
-                Score(loss_sum, round(correct), count)
-                for (loss_sum, correct), count in zip(by_batch, counts, strict=True)
+                Score(loss_sum, round(correct), count, tuple(logged))
+                for (loss_sum, correct, *logged), count in zip(by_batch, counts, strict=True)
             )
             for path, by_batch in zip(root.paths, values, strict=True)
         }
@@ -180,7 +180,7 @@ class SharedPrefix:
         return {path: sum(scores, start=Score(0.0, 0, 0)) for path, scores in found.items()}
 
     def run_batch(self, number: int, root: Branch, num_batches: int) -> tuple[Tensor, int]:
-        """Returns the sums ``[paths, 2]`` of one batch and how many terms they are of.
+        """Returns the sums ``[paths, ...]`` of one batch and how many terms they are of.
 
         Args:
             number: of the batch.
@@ -190,20 +190,19 @@ class SharedPrefix:
         batch = self.prepared(number)
         hidden, context = self.supernet.enter(batch)
         valid = self.supernet.valid_positions(context)
-        found: dict[Architecture, tuple[Tensor, Tensor, int]] = {}
+        found: dict[Architecture, tuple[Tensor, int]] = {}
 
         def on_path(path: Architecture, last: Tensor) -> None:
             # What the loss was read off is let go: the next path needs the room.
             output = SupernetOutput(last, (), valid)
             loss = self.objective.read_loss(self.supernet, batch, output)
-            found[path] = loss.loss_sum, loss.metrics["correct"], loss.count
+            found[path] = score_sums(self.objective, loss), loss.count
 
         most_stacked = self.divide_memory(hidden.nbytes * (len(root.paths[0]) + 1), num_batches)
         walk = Walk(self.supernet, context, self.cache, number, most_stacked, on_path)
         walk.go_on([Reached(root, hidden)])
-        losses, corrects, counts = zip(*(found[path] for path in root.paths), strict=True)
-        sums = torch.stack([torch.stack(losses).double(), torch.stack(corrects).double()], dim=1)
-        return sums, counts[0]
+        sums, counts = zip(*(found[path] for path in root.paths), strict=True)
+        return torch.stack(sums), counts[0]
 
     def divide_memory(self, way_bytes: int, num_batches: int) -> int:
         """Leaves the cache what the walk does not need; returns how many prefixes are stacked.

@@ -37,6 +37,7 @@ class StepAgreement:
     Attributes:
         count: loss terms over all ranks and micro-batches.
         num_positions: valid positions over all ranks and micro-batches.
+        num_auxiliary: terms of the auxiliary loss over all ranks and micro-batches.
         is_interrupted: some rank was told to stop.
         is_out_of_time: the first rank's clock has run out.
         late_loss: the whole loss of the step that the notices speak of.
@@ -45,6 +46,7 @@ class StepAgreement:
 
     count: int
     num_positions: int
+    num_auxiliary: int
     is_interrupted: bool
     is_out_of_time: bool
     late_loss: float = 0.0
@@ -105,6 +107,7 @@ def agree(
         [
             sum(objective.count(batch) for batch in batches),
             sum(objective.num_tokens(batch) for batch in batches),
+            sum(objective.num_auxiliary(batch) for batch in batches),
             notice.is_interrupted,
             notice.is_out_of_time and ranks.is_first,
             notice.late_loss,
@@ -113,7 +116,7 @@ def agree(
         ],
         facts,
     )
-    count, positions, interrupted, out_of_time, late_loss, skipped, samples = sums
+    count, positions, auxiliary, interrupted, out_of_time, late_loss, skipped, samples = sums
     if int(samples) % MODULUS != data.all_samples:
         raise DisagreementError(describe_samples(ranks, step, data))
     if skipped not in (0, ranks.num_ranks):
@@ -122,8 +125,9 @@ def agree(
             f"before step {step}, the ranks have lost step with each other:\n{table(views)}"
         )
     return StepAgreement(
-        int(count), int(positions), interrupted > 0, out_of_time > 0, late_loss, skipped > 0
-    )
+        int(count), int(positions), int(auxiliary), interrupted > 0, out_of_time > 0,
+        late_loss, skipped > 0,
+    )  # fmt: skip
 
 
 def step_facts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -79,17 +78,23 @@ class Evaluator:
                 whole.enter_context(self.gathered(path))
             own = SharedPrefix(self.supernet, self.objective, self.batches).totals(paths)
         is_interrupted = self.interruption is not None and self.interruption.is_requested
-        values = [v for path in paths for v in dataclasses.astuple(own[path])]
+        values = [value for path in paths for value in self.sums(own[path])]
         *sums, interrupted = self.ranks.exchange(
             "evaluation", [*values, is_interrupted], {"paths": " ".join(map(str, paths))}
         )
         if interrupted:
             raise EvaluationStopped
-        parts = zip(sums[::3], sums[1::3], sums[2::3], strict=True)
+        size = len(sums) // len(paths)
+        parts = (sums[start : start + size] for start in range(0, len(sums), size))
         return {
-            path: Score(loss_sum, int(correct), int(count))
-            for path, (loss_sum, correct, count) in zip(paths, parts, strict=True)
+            path: Score(loss_sum, int(correct), int(count), tuple(logged))
+            for path, (loss_sum, correct, count, *logged) in zip(paths, parts, strict=True)
         }
+
+    def sums(self, own: Score) -> tuple[float, ...]:
+        """Returns what the ranks add up; one without batches has as many zeros as the others."""
+        logged = own.logged or (0.0,) * len(self.objective.logged)
+        return own.loss_sum, own.correct, own.count, *logged
 
     def mean(self, architectures: Sequence[Architecture]) -> Score:
         """Returns the sums over several paths: its loss and accuracy are means over them."""

@@ -68,7 +68,7 @@ class TrainingLoop:
         self.run_facts = run_facts or {}
         self.training = sections.training
         supernet = engine.module.supernet
-        self.meter = Meter(engine.device, ranks)
+        self.meter = Meter(engine.device, ranks, parts.objective.logged)
         dev = parts.source.dev_batches(self.training.num_eval_batches)
         # Where weights are partitioned, those of more than one path may not fit.
         together = 1 if self.training.zero_stage == 3 else PATHS_AT_ONCE
@@ -201,7 +201,7 @@ class TrainingLoop:
         rate = learning_rate(self.sections.optimizer, step, self.training.num_steps)
         plan = StepPlan(
             step, path, self.anchor, agreement.count, agreement.num_positions,
-            self.engine.loss_scale, self.children(step, path),
+            self.engine.loss_scale, self.children(step, path), agreement.num_auxiliary,
         )  # fmt: skip
         self.engine.begin_step(path, rate, plan.anchor)
         last, total = len(micro_batches) - 1, None
@@ -210,10 +210,12 @@ class TrainingLoop:
             with self.own_time():
                 fault("loop.forward", step=step)
                 on_device = batch.to(self.engine.device)
-                loss, task, aligned = self.engine.forward(on_device, plan, is_last=number == last)
+                loss, task, aligned, logged = self.engine.forward(
+                    on_device, plan, is_last=number == last
+                )
             total = task if total is None else total + task
             self.engine.backward(self.judge.shield(loss, total) if number == last else loss)
-            self.meter.add(task, aligned)
+            self.meter.add(task, aligned, logged)
         self.meter.end_step(agreement.num_positions)
         fault("loop.optimizer", step=step)
         norm = self.engine.step()
@@ -261,6 +263,7 @@ class TrainingLoop:
         }
         if self.parts.anchors is not None:
             values["alignment"] = finite(aligned)
+        values |= self.parts.objective.rates(self.meter.logged)
         self.tracker.record("train", state.step, values)
         text = f"loss {loss:.4f}  {speed:,.0f} tokens/s  {short_path(str(state.path))}"
         self.tracker.show(state.step, text)
@@ -276,7 +279,9 @@ class TrainingLoop:
             if self.anchor is not None:
                 anchored = self.evaluator.score(self.anchor)
                 values |= {"anchor_loss": anchored.loss, "anchor_accuracy": anchored.accuracy}
+        logged = dict(zip(self.parts.objective.logged, valid.logged, strict=False))
         finite_values = {name: finite(value) for name, value in values.items()}
+        finite_values |= self.parts.objective.rates(logged) if logged else {}
         self.tracker.record("valid", state.step, finite_values)
         self.tracker.say(
             f"step {state.step}/{self.training.num_steps}  "

@@ -112,7 +112,7 @@ def accumulate(
     batches = setting.source.step_batches(step, rank, num_ranks)
     total = torch.zeros(())
     for number, batch in enumerate(batches):
-        loss, task, _ = engine.forward(
+        loss, task, *_ = engine.forward(
             batch.to(engine.device), plan, is_last=number == len(batches) - 1
         )
         engine.backward(loss)

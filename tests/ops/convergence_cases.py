@@ -75,7 +75,7 @@ def losses(backend: str, dropout: float, num_steps: int = NUM_STEPS) -> Tensor:
         batch = training_batch(step % 3)
         path = PATHS[step % len(PATHS)]
         count, valid = len(batch.labels), int((batch.segment_ids > 0).sum())
-        total, task, aligned = module(batch, StepPlan(step, path, ANCHOR, count, valid))
+        total, task, aligned, _ = module(batch, StepPlan(step, path, ANCHOR, count, valid))
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()

@@ -49,7 +49,7 @@ def test_the_loss_is_the_distance_to_the_mean_of_all_layers_outputs():
     )
     children = policy().children(2, PATH)
     plan = StepPlan(2, PATH, None, 4, 5, children=children)
-    loss, task, aligned = TrainingModule(supernet, ToyObjective(), SECTION)(batch, plan)
+    loss, task, aligned, _ = TrainingModule(supernet, ToyObjective(), SECTION)(batch, plan)
     ends = (1, 2, 3, 4)
     outputs = [supernet(batch, child, ends).block_outputs for child in children]
     means = [torch.stack(layer).mean(0).detach() for layer in zip(*outputs, strict=True)]

@@ -14,7 +14,7 @@ from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import ModelSection, RunSection, SpaceSection
 from magicbert.errors import UserError
 from magicbert.records import write_record
-from magicbert.space import Architecture, SearchSpace
+from magicbert.space import SearchSpace
 from magicbert.stages import pretrain, retrain
 from magicbert.stages.plan import Planner
 from magicbert.stages.retrain import ARCHITECTURES_SCHEMA, choose_architecture, inherit
@@ -114,11 +114,10 @@ def test_a_label_inherits_from_its_own_supernet(tmp_path: Path) -> None:
         space = SearchSpace.uniform(1, operators)
         sizes = MagicBertConfig(architecture="", vocab_size=20, hidden_size=16)
         save_supernet(folder / "supernet", BertSupernet(space, sizes, seed=0), {})
-    path = Architecture.parse("mha4")
-    own = RetrainConfig(run=RunSection(root=str(tmp_path), label="small"), start="inherited")
-    inherited = inherit(own, path)
+    small = RunSection(root=str(tmp_path), label="small")
+    inherited = inherit(RetrainConfig(run=small, start="inherited", architecture="mha4"))
     assert inherited is not None
-    assert "mha4" in inherited.space.layers[0]
-    plain = RetrainConfig(run=RunSection(root=str(tmp_path)), start="inherited")
+    assert "layers.0.mha4.norm.bias" in inherited.weights
+    plain = RunSection(root=str(tmp_path))
     with pytest.raises(UserError, match="mha4"):
-        inherit(plain, path)
+        inherit(RetrainConfig(run=plain, start="inherited", architecture="mha4"))

@@ -68,6 +68,19 @@ class Embeddings(nn.Module):
             position_ids_BS: replaces the positions counted from each segment's start.
             inputs_embeds_BSH: replaces the token embeddings.
         """
+        first_BSH = self.embed(input_ids_BS, segments, position_ids_BS, inputs_embeds_BSH)
+        if self.project is not None:
+            first_BSH = self.project(first_BSH)
+        return segments.hide_padding(self.dropout(first_BSH))
+
+    def embed(
+        self,
+        input_ids_BS: Tensor | None,
+        segments: Segments,
+        position_ids_BS: Tensor | None = None,
+        inputs_embeds_BSH: Tensor | None = None,
+    ) -> Tensor:
+        """Returns ``LN(token + position)`` at the tables' width; arguments as in `forward`."""
         embedded_BSH = self.tokens(input_ids_BS) if inputs_embeds_BSH is None else inputs_embeds_BSH
         longest = self.positions.num_embeddings
         if embedded_BSH.shape[1] > longest and position_ids_BS is None:
@@ -77,7 +90,5 @@ class Embeddings(nn.Module):
             )
         if position_ids_BS is None:
             position_ids_BS = segments.position_ids
-        first_BSH = self.norm(embedded_BSH + self.positions(position_ids_BS))
-        if self.project is not None:
-            first_BSH = self.project(first_BSH)
-        return segments.hide_padding(self.dropout(first_BSH))
+        normed: Tensor = self.norm(embedded_BSH + self.positions(position_ids_BS))
+        return normed

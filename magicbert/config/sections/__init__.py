@@ -27,6 +27,7 @@ from magicbert.config.sections.data import (
 from magicbert.config.sections.finetune import FinetuneSection
 from magicbert.config.sections.latency import LatencySection
 from magicbert.config.sections.model import ModelSection, SpaceSection
+from magicbert.config.sections.objective import ObjectiveSection
 from magicbert.config.sections.onnx import OnnxSection
 from magicbert.config.sections.ranking import (
     DownstreamSection,
@@ -62,6 +63,7 @@ __all__ = [
     "MaskingSection",
     "MeasureSection",
     "ModelSection",
+    "ObjectiveSection",
     "OnnxSection",
     "OptimizerSection",
     "RankingSection",
