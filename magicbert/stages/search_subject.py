@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -159,7 +158,7 @@ def open_callable(config: SearchConfig) -> Subject:
     evaluator = LossFunction(
         function, max(section.num_dev_batches, section.num_final_batches), section.callable
     )
-    source = inspect.getsourcefile(sys.modules[section.callable.partition(":")[0]])
+    source = getattr(sys.modules[section.callable.partition(":")[0]], "__file__", None)
     origin = {
         "callable": section.callable,
         "source_digest": file_digest(Path(source)) if source else "",
