@@ -23,7 +23,7 @@ from magicbert.stages.plan import Planner
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale.md"
-FOLDERS = ("base", "compressed")
+FOLDERS = ("base", "base-rtd", "compressed")
 # In place of an architecture that is not known before: layers, hidden size and heads of the
 # hand-made model of that size (NAS-BERT, table 3), by the label of the configuration.
 STAND_INS = {"": (12, 768, 12), "60m": (10, 512, 8), "30m": (6, 512, 8), "10m": (6, 256, 4),

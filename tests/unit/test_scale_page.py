@@ -18,6 +18,6 @@ def test_page_and_plans_are_equal():
         assert PAGE.read_text(encoding="utf-8") == before
     finally:
         PAGE.write_text(before, encoding="utf-8")
-    for folder in ("base", "compressed"):
+    for folder in ("base", "base-rtd", "compressed"):
         for file in (ROOT / "configs" / folder).glob("*train*.yaml"):
             assert f"`{file.relative_to(ROOT)}`" in before

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from magicbert.bert.cost import bert_cost_model
-from magicbert.bert.objectives.mlm import MaskedLanguageModeling
+from magicbert.bert.objectives.building import build_objective
 from magicbert.bert.rehearsal import rehearsal_batch
 from magicbert.bert.spaces import resolve_space
 from magicbert.bert.supernet import supernet_config
@@ -39,12 +39,6 @@ def verb_of(file: Path) -> str:
 def files_of(*verbs: str) -> list[Any]:
     found = [file for file in FILES if verb_of(file) in verbs]
     return [pytest.param(file, id=str(file.relative_to(ROOT / "configs"))) for file in found]
-
-
-def masked_language_files() -> list[Any]:
-    """Returns what trains by masked language modelling, which is what no objective means."""
-    found = files_of("pretrain", "retrain")
-    return [file for file in found if "\nobjective:" not in file.values[0].read_text()]
 
 
 def read(file: Path) -> Any:
@@ -76,7 +70,7 @@ def test_every_file_is_named_after_a_verb():
     assert {verb_of(file) for file in FILES} <= set(VERBS)
 
 
-@pytest.mark.parametrize("file", masked_language_files())
+@pytest.mark.parametrize("file", files_of("pretrain", "retrain"))
 def test_two_steps_run_on_tensors_without_memory(file):
     """At full width and depth, on the paths that the configuration's own sampler draws."""
     config = read(file)
@@ -86,7 +80,7 @@ def test_two_steps_run_on_tensors_without_memory(file):
     planner = Planner(verb_of(file), config, options)
     planner.check()
     supernet = planner.supernet
-    module = TrainingModule(supernet, MaskedLanguageModeling(), planner.alignment).train()
+    module = TrainingModule(supernet, build_objective(config.objective), planner.alignment).train()
     optimizer = torch.optim.AdamW(supernet.parameters())
     batch = rehearsal_batch(2, LENGTH, config.masking.probability)
     previous = None
