@@ -80,9 +80,11 @@ def _training_tiles(run: RunRecords) -> list[tuple[str, str, str]]:
     tiles = []
     for record in run.finished("pretrain")[:1]:
         result: dict[str, Any] = record.result or {}
-        below = result["unigram_entropy"] - result["valid_loss"]
-        side = "below" if below >= 0 else "above"
-        note = f"{abs(below):.2f} nats {side} the unigram entropy"
+        note = "nats per token that is told replaced or original"
+        if result["unigram_entropy"] is not None:
+            below = result["unigram_entropy"] - result["valid_loss"]
+            side = "below" if below >= 0 else "above"
+            note = f"{abs(below):.2f} nats {side} the unigram entropy"
         tiles.append(("supernet, valid loss", f"{result['valid_loss']:.3f}", note))
     retrained = of_winner(run, "retrain")
     if retrained is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +131,22 @@ def result_rows(records: RunRecords) -> list[tuple[str, str]]:
     rows = []
     for record in records.finished("pretrain"):
         result = record.result or {}
-        rows.append(("supernet, valid loss", f"{result['valid_loss']:.3f} nats per masked token"))
+        rows.append(("supernet, valid loss", nats(result)))
     best = winner(records)
     if best is not None:
         rows.append(("winner", str(best["architecture"])))
         rows.append(("  parameters", f"{best['parameters']:,}"))
     for record in records.finished("retrain"):
-        loss = (record.result or {})["valid_loss"]
-        rows.append((f"{record.folder_name}, valid loss", f"{loss:.3f} nats per masked token"))
+        rows.append((f"{record.folder_name}, valid loss", nats(record.result or {})))
     for record in records.finished("finetune"):
         for row in (record.result or {})["summary"]:
             seeds = "1 seed" if row["num_seeds"] == 1 else f"median of {row['num_seeds']} seeds"
             name = f"{record.folder_name}, {row['task']}"
             rows.append((name, f"{row['metric']} {100 * row['median']:.1f} ({seeds})"))
     return rows
+
+
+def nats(result: Mapping[str, Any]) -> str:
+    """Returns a training's loss with what it is a mean over."""
+    term = "token" if result.get("objective") == "rtd" else "masked token"
+    return f"{result['valid_loss']:.3f} nats per {term}"

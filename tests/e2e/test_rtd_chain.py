@@ -79,6 +79,11 @@ def test_paths_are_scored_as_discriminators(run: Path) -> None:
     assert all(0 < entry["loss"] < 2 for entry in found["results"])
 
 
+def test_the_report_draws_it(run: Path) -> None:
+    magicbert("report", run.parent.parent, {})
+    assert "told replaced or original" in (run / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["scratch", "inherited"])
 def test_the_retrained_discriminator_is_exported_alone(run: Path, start: str) -> None:
