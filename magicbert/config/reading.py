@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -87,13 +88,19 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
+@functools.cache
+def hints_of(kind: type) -> dict[str, Any]:
+    """Returns the types of a section's fields; resolving them anew takes most of a read."""
+    return typing.get_type_hints(kind)
+
+
 def option_type(kind: type, path: str) -> Any:
     """Returns the declared type of ``section.field``, or ``None`` if there is no such option."""
     hint: Any = kind
     for name in path.split("."):
         if not dataclasses.is_dataclass(hint):
             return None
-        hint = typing.get_type_hints(hint).get(name)
+        hint = hints_of(hint).get(name)
     return hint
 
 
@@ -131,7 +138,7 @@ def build(kind: type, tree: Any, prefix: str, problems: list[str], doubtful: set
         problems.append(f"{prefix or 'top level'}: must be a section, got {describe(tree)}")
         doubtful.update(fields)
         return kind()
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     given: dict[str, Any] = tree or {}
     values = {}
     for name, value in given.items():
@@ -254,7 +261,7 @@ def validation_problems(config: Any, prefix: str = "") -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             path = f"{prefix}{field.name}."
             yield from validation_problems(value, path)
-        elif listed_section(typing.get_type_hints(type(config))[field.name]):
+        elif listed_section(hints_of(type(config))[field.name]):
             for number, item in enumerate(value):
                 yield from validation_problems(item, f"{prefix}{field.name}[{number}].")
         elif "range" in field.metadata:

@@ -98,14 +98,14 @@ class WrittenObjective(ToyObjective):
     def begin(self, step: int) -> None:
         self.step, self.number = step, 0
 
-    def __call__(self, supernet: Any, batch: Any, architecture: Any, block_ends: Any = ()) -> Any:
+    def prepare(self, supernet: Any, batch: Any) -> Any:
         if supernet.training:
             with self.file.open("a") as lines:
                 lines.write(json.dumps([self.step, self.number, batch.sample_ids]) + "\n")
             if self.kill_at == [self.step, self.number]:
                 os.kill(os.getpid(), signal.SIGKILL)
             self.number += 1
-        return super().__call__(supernet, batch, architecture, block_ends)
+        return super().prepare(supernet, batch)
 
 
 class StoppingSampler:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
+from ranks import run_ranks
 
 from magicbert.bench.interference.gram import GramTrial
-from magicbert.bench.interference.probing import STEP, ProbeTrial
+from magicbert.bench.interference.probing import STEP
 from magicbert.bench.interference.suite import interference_suite
 from magicbert.bench.registry import OWN, Contender
-from magicbert.bench.step.sizes import MODELS, StepSize
 from magicbert.config.reading import load_config
 from magicbert.config.roots import BenchConfig
-from magicbert.space import Architecture
-from magicbert.training.starting.environment import join_process_group, single_rank
 
 CPU = torch.device("cpu")
 
@@ -32,19 +33,12 @@ def test_a_wrong_cosine_is_seen() -> None:
     assert not gram.verdict(Contender("wrong", lambda index: cosines)).is_right
 
 
-def test_the_probe_is_judged_and_walks_beside_a_step_that_trains() -> None:
-    with single_rank():
-        join_process_group()
-        one = ProbeTrial(StepSize(MODELS["tiny"], 2, 16, torch.float32), 0, CPU)
-        trial = one.trial()
-        assert [contender.name for contender in trial.lineup.contenders] == [OWN, STEP]
-        assert all(trial.judge(contender).is_right for contender in trial.lineup.contenders)
-        _, step = trial.lineup.contenders
-        before = one.engine.loss(one.batch, Architecture(one.previous.operators))
-        for number in range(3):
-            step.call(number)
-        assert one.engine.loss(one.batch, one.previous) != before
-        trial.close()
+@pytest.mark.distributed
+def test_the_probe_is_judged_and_walks_beside_a_step_that_trains(tmp_path: Path) -> None:
+    (found,) = run_ranks("bench_probe_worker:judge_and_step", 1, tmp_path)
+    assert found["names"] == [OWN, STEP]
+    assert all(found["right"])
+    assert found["before"] != found["after"]
 
 
 def test_the_suite_has_both_cases() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from magicbert.bench.goals import GOALS, Goal, goal_row
+from magicbert.bench.interference.suite import interference_suite
 from magicbert.bench.kernels.suite import kernel_suite
 from magicbert.bench.performance_page import generated
 from magicbert.bench.search.sizes import IDEAL
@@ -83,9 +84,12 @@ def test_a_goal_is_reached_at_its_worst_size_by_replays_against_the_best_peer():
     assert goal_row(ideal, shares)[3:] == ("81.2", "no")
 
 
+BUILDERS = kernel_suite, step_suite, search_suite, interference_suite
+
+
 def test_every_goal_names_a_case_that_exists():
     config = BenchConfig(measure=MeasureSection(device="cpu"))
-    suites = kernel_suite(config), step_suite(config), search_suite(config)
+    suites = [build(config) for build in BUILDERS]
     names = {case.name for suite in suites for case in suite.cases}
     assert {goal.case for goal in GOALS} - names == {"masking"}
 

@@ -122,3 +122,18 @@ def test_architectures_of_one_size_and_one_score_are_drawn():
         flat = supernet_row("spos", seed, 1.0)
         rows.append({**flat, "scores": {n: 5.0 if seed else flat["scores"][n] for n in names}})
     assert drawn(rows) == {"tau", "scatter", "curves"}
+
+
+def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
+    """Anyone can turn the rows into the page again; no figure on it is typed."""
+    results = ROOT / "docs" / "results"
+    command = read_record(results / "rank-fidelity.json", "magicbert/rank-fidelity/1")["command"]
+    done = build(results / "rank-fidelity-rows", tmp_path / "rank-fidelity", "--command", command)
+    assert done.returncode == 0, done.stderr
+    committed, renewed = (
+        (folder / "rank-fidelity.md").read_text().partition("<!-- generated: begin -->")[2]
+        for folder in (results, tmp_path)
+    )
+    assert (
+        renewed == committed.partition("<!-- generated: end -->")[0] + "<!-- generated: end -->\n"
+    )

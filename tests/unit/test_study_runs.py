@@ -193,7 +193,7 @@ def test_an_interruption_ends_the_workers_and_keeps_what_is_done(
         if len(rows) == 1:
             raise error
 
-    units = toy_units(short_steps=400, num_seeds=2)
+    units = toy_units(short_steps=4000, num_seeds=2)
     with pytest.raises(error):
         Crew(open_toys, (SETTING, tmp_path), 2, never).do(units, take)
     assert 1 <= len(rows) <= 3

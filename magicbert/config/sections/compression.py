@@ -35,11 +35,8 @@ class BlocksSection:
         if "skip" in self.operators:
             yield "operators: 'skip' is always there; leave it out"
         for width in self.widths:
-            if "mha" in self.operators and width % max(width // self.head_size, 1):
-                yield (
-                    f"head_size: {self.head_size} gives {width // self.head_size} heads at width "
-                    f"{width}, which do not divide it"
-                )
+            if "mha" in self.operators and width % max(width // max(self.head_size, 1), 1):
+                yield f"head_size: width {width} is not made of heads of {self.head_size}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +78,7 @@ class BlockTrainingSection:
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
-        if self.rows_per_step % self.rows_per_micro_batch:
+        if self.rows_per_step % max(self.rows_per_micro_batch, 1):
             yield (
                 f"rows_per_step: {self.rows_per_step} is not a multiple of "
                 f"rows_per_micro_batch {self.rows_per_micro_batch}"

@@ -148,7 +148,7 @@ class RankingSection:
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
-        if self.rows_per_step % self.rows_per_micro_batch:
+        if self.rows_per_step % max(self.rows_per_micro_batch, 1):
             yield (
                 f"rows_per_step: {self.rows_per_step} is not a multiple of rows_per_micro_batch "
                 f"{self.rows_per_micro_batch}"

@@ -124,6 +124,9 @@ def cases(hint: Any, metadata: dict[str, Any]) -> tuple[list[Any], list[Any]]:
     if origin is typing.Literal:
         choices = list(typing.get_args(hint))
         return choices, ["no such choice", 99, None, [], {}, True, str(choices[0]).upper() + "_"]
+    if origin is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        wrong_entries = [[entry] for entry in (1, "x", None, [], {"no such option": 1})]
+        return [[], [{}]], [*wrong_entries, "text", 1, None, {}, [[]]]
     if origin is tuple:
         good, bad = cases(typing.get_args(hint)[0], metadata)
         wrong: list[Any] = [[value] for value in bad] + ["text", 1, None, {}, [[]]]
@@ -164,7 +167,9 @@ def tabulate() -> Finding:
             for value in bad:
                 problems = problems_with(entry.config, path, value)
                 num_refused += problems is not None
-                if problems is None or not any(line.startswith(f"{path}: ") for line in problems):
+                if problems is None or not any(
+                    line.startswith((f"{path}: ", f"{path}[")) for line in problems
+                ):
                     wrong.append(f"{verb}: {path}={str(value)[:30]!r} is not refused by name")
             for value in good:
                 problems = problems_with(entry.config, path, value) or []
