@@ -88,9 +88,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-@functools.cache
-def hints_of(kind: type) -> dict[str, Any]:
+def hints_of(kind: Any) -> dict[str, Any]:
     """Returns the types of a section's fields; resolving them anew takes most of a read."""
+    return _resolved_hints(kind)
+
+
+@functools.cache
+def _resolved_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
