@@ -15,7 +15,8 @@ from magicbert.interference.gram import GramMatrix
 NUM_GRADIENTS = 16
 # Tensors of an operator of four million parameters, the size of a feed-forward layer at width 768.
 NUM_TENSORS, NUM_VALUES = 4, 1 << 20
-ALLOWED = 1e-5
+# Sums of four million fp32 products: the peers add them up in one go.
+ALLOWED = 1e-3
 
 
 def gram_case(seed: int, *, peers: bool) -> Case:
