@@ -42,7 +42,7 @@ def main(folders: Sequence[Path], target: Path, command: str = "") -> None:
         command: that made the rows; empty = the verb with the names of the runs.
     """
     rows = [row for folder in folders for row in read_study_rows(folder / ROWS)]
-    result, origin = study_result(rows), origin_of(folders, command)
+    result, origin = study_result(rows), origin_of(folders, rows, command)
     drawn = list(pictures(result))
     write_record(target.with_suffix(".json"), SCHEMA, {**origin, **recorded(result)})
     Table.from_rows(rows).write(beside(target, "tabular.csv"))
@@ -66,15 +66,19 @@ def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in result.items() if name not in ("scatter", "curves")}
 
 
-def origin_of(folders: Sequence[Path], command: str) -> dict[str, Any]:
-    """Returns command, commit, machine and configuration behind the rows, from the trails.
+def origin_of(
+    folders: Sequence[Path], rows: Sequence[Mapping[str, Any]], command: str
+) -> dict[str, Any]:
+    """Returns command, commits, machine and configuration behind the rows.
+
+    A study goes on for days and over several commits, so each row names its own.
 
     Raises:
         UserError: a trail is missing or damaged.
     """
     trails = [read_trail(folder) for folder in folders]
     machines = {f"{env['system']}, {env['processors']} processors" for env, _ in trails}
-    commits = {env["commit"] or "unknown" for env, _ in trails}
+    commits = {row["commit"] or "unknown" for row in rows if "key" in row}
     named = (f"magicbert analyze ranking --run.name {c['run']['name']}" for _, c in trails)
     return {
         "command": command or "; ".join(named),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from magicbert.errors import EXIT_USER_ERROR, UserError
+from magicbert.markdown import markdown_table
 from magicbert.records import digest_of, write_record, write_text_atomically
 from magicbert.report.plots import Curve, loss_plot, score_plot, standing_alone
 from magicbert.report.reading import RunRecords, StageRecord, read_run, winner
@@ -159,9 +160,7 @@ def stage_table(rows: list[dict[str, Any]]) -> str:
 
 def section(title: str, head: list[str], rows: list[list[str]]) -> str:
     """Returns a heading and a Markdown table."""
-    lines = [f"## {title}", "", f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines)
+    return f"## {title}\n\n{markdown_table(head, rows)}"
 
 
 def plots(run: RunRecords) -> dict[str, str]:

@@ -18,6 +18,7 @@ from magicbert.cli import PLANNED, VERBS
 from magicbert.config.plan_section import PlanSection
 from magicbert.config.reading import load_config
 from magicbert.config.roots import PrepareConfig
+from magicbert.markdown import markdown_table
 from magicbert.planning.plan import Plan, show_bytes
 from magicbert.stages.plan import Planner
 
@@ -40,8 +41,7 @@ HEAD = (
 def generated() -> str:
     """Returns the table, a row per configuration that trains."""
     rows = [table_row(file) for file in planned_files()]
-    lines = [HEAD, ("---",) * len(HEAD), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(HEAD, rows)
 
 
 def planned_files() -> list[Path]:

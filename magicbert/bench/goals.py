@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from magicbert.bench.registry import OWN
 from magicbert.bench.search.sizes import BLOCK, EVOLUTION, IDEAL, ONE_BY_ONE, UNIFORM
-from magicbert.bench.suite_table import line, si
+from magicbert.bench.suite_table import si
+from magicbert.markdown import markdown_table
 
 GPU = "h200"
 LARGE_BATCH = {"tokens": 65536}
@@ -97,7 +98,7 @@ def goals_markdown(records: Mapping[str, Mapping[str, Any]]) -> str:
         records: by file name without its suffix.
     """
     rows = [goal_row(goal, records.get(goal.record)) for goal in GOALS]
-    return "\n".join([line(HEAD), line(["---"] * len(HEAD)), *map(line, rows)])
+    return markdown_table(HEAD, rows)
 
 
 def goal_row(goal: Goal, record: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 from magicbert.bench import suite_record, suite_table
 from magicbert.bench.goals import goals_markdown
 from magicbert.bench.kernels import resources
+from magicbert.markdown import markdown_table
 from magicbert.records import read_record
 
 # Title of each target's part, in the order of the page.
@@ -58,6 +59,5 @@ def device_of(record: Mapping[str, Any]) -> str:
 
 def aot_markdown(record: Mapping[str, Any]) -> str:
     """Returns what compiled kernels use as Markdown."""
-    lines = [suite_table.line(resources.HEAD), suite_table.line(["---"] * len(resources.HEAD))]
-    lines += [suite_table.line(row) for row in resources.table_rows(record)]
-    return "\n".join([*lines, "", resources.origin(record)])
+    table = markdown_table(resources.HEAD, resources.table_rows(record))
+    return f"{table}\n\n{resources.origin(record)}"

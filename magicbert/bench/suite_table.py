@@ -8,6 +8,7 @@ from typing import Any
 
 from magicbert.bench.ceilings import COPY, MATMUL
 from magicbert.bench.registry import OWN
+from magicbert.markdown import markdown_table
 
 NOTHING = "-"
 ABSENT = "absent"
@@ -136,16 +137,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     """Returns all tables and where they come from as Markdown."""
     parts = []
     for table in tables(record):
-        parts += [f"### {table.title[0].upper()}{table.title[1:]}", "", line(table.head)]
-        parts += [line(["---"] * len(table.head)), *map(line, table.lines), ""]
+        parts += [f"### {table.title[0].upper()}{table.title[1:]}", ""]
+        parts += [markdown_table(table.head, table.lines), ""]
         if table.absent:
             parts += [f"Not timed: {'; '.join(f'{n} ({w})' for n, w in table.absent.items())}.", ""]
     return "\n".join([*parts, origin(record)])
-
-
-def line(cells: Sequence[str]) -> str:
-    """Returns one line of a Markdown table."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def origin(record: Mapping[str, Any]) -> str:

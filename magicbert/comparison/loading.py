@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import nn
 
@@ -16,9 +15,9 @@ from magicbert.export.heads import Head, head_of
 from magicbert.export.onnx_graph import graph_inputs
 from magicbert.finetune.pretrained import (
     Pretrained,
-    cannot_load,
     describe_pretrained,
     downloaded_folder,
+    load_reporting,
     load_tokenizer,
 )
 
@@ -60,16 +59,7 @@ def load_runnable(source: str, *, name: str = "", trust_remote_code: bool = Fals
     config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     head = head_of(start.name, config.architectures)
     tokenizer = load_tokenizer(start)
-    try:
-        model, found = getattr(transformers, head.loader).from_pretrained(
-            source,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:  # from damaged files to classes that do not fit
-        raise cannot_load(start.name, error) from error
+    model, found = load_reporting(getattr(transformers, head.loader), start, source)
     check_complete(start.name, found)
     inputs = graph_inputs(tokenizer.model_input_names, getattr(config, "type_vocab_size", 0) or 0)
     return Runnable(start, folder, model.eval(), head, tokenizer, inputs)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from magicbert.markdown import markdown_table
+
 Row = Mapping[str, Any]
 FORM_HEADS = {"torch": "ms, torch", "onnx": "ms, ONNX", "int8": "ms, int8"}
 NOTHING = "–"
@@ -122,8 +124,7 @@ def caption(payload: Row) -> str:
 def markdown(payload: Row) -> str:
     """Returns the table as Markdown, with its caption and reasons."""
     shown = payload["table"]
-    body = (shown["head"], ["---"] * len(shown["head"]), *shown["rows"])
     notes = [note for row in payload["rows"] for note in row["notes"]]
-    parts = ["\n".join(f"| {' | '.join(row)} |" for row in body), shown["caption"]]
+    parts = [markdown_table(shown["head"], shown["rows"]), shown["caption"]]
     parts += [f"[{number}] {reason}" for number, reason in enumerate(shown["reasons"], start=1)]
     return "\n\n".join([*parts, *notes]) + "\n"

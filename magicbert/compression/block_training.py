@@ -30,8 +30,8 @@ from magicbert.compression.shrinking import Candidates, Shrinkage
 from magicbert.config.sections import BlockTrainingSection
 from magicbert.records import read_record, write_record
 from magicbert.space import Architecture, CostModel
-from magicbert.study.training import SmallTraining, check_finite
 from magicbert.training.parts import Parts, Sections
+from magicbert.training.small_training import SmallTraining, check_finite
 from magicbert.training.watching.heartbeat import PULSE
 
 ROUND_SCHEMA = "magicbert/block-round/1"

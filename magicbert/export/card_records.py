@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from magicbert.data.manifest import Manifest
-from magicbert.export.markdown_table import table
 from magicbert.export.provenance import Provenance
+from magicbert.markdown import markdown_table
 
 # What of a training's configuration a card names: section, field, words.
 SETTINGS = (
@@ -43,7 +43,7 @@ def training_section(facts: RunFacts, provenance: Provenance) -> str:
     seconds = provenance.result.get("seconds")
     if seconds is not None:
         rows.append(("hours of training, on the wall", f"{seconds / 3600:,.2f}"))
-    return f"## Training\n\n{table(('what', ''), rows)}"
+    return f"## Training\n\n{markdown_table(('what', ''), rows)}"
 
 
 def corpus_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -81,7 +81,7 @@ def fine_tuning_section(facts: RunFacts) -> str:
     ]  # fmt: skip
     head = ("task", "metric", "median", "range", "seeds", "learning rate")
     return (
-        f"## Fine-tuning\n\n{table(head, rows)}\n\n"
+        f"## Fine-tuning\n\n{markdown_table(head, rows)}\n\n"
         "Dev sets, times 100, at the learning rate with the best median over seeds. That rate was "
         "chosen on the same dev sets, which makes the scores look a little better than they are."
     )

@@ -15,8 +15,8 @@ from magicbert.export.card_records import (
     limitations_section,
     training_section,
 )
-from magicbert.export.markdown_table import table
 from magicbert.export.provenance import Provenance
+from magicbert.markdown import markdown_table
 from magicbert.space import Architecture
 from magicbert.space.cost import CostModel
 
@@ -174,7 +174,7 @@ def architecture_section(facts: CardFacts) -> str:
         f"{config.max_position_embeddings} positions, post-layer-norm. `mha{{heads}}` is "
         "self-attention, `ffn{inner}` a feed-forward layer (4 x hidden without a number), "
         "`conv{kernel}` two stacked separable convolutions, `conv{kernel}x{inner}` the widened "
-        f"form of them.\n\n{table(('layers', 'operator'), rows)}"
+        f"form of them.\n\n{markdown_table(('layers', 'operator'), rows)}"
     )
 
 
@@ -205,7 +205,7 @@ def cost_section(facts: CardFacts) -> str:
     header = ("part", "layers", "parameters", "share", "MFLOPs")
     return (
         "## Cost\n\n"
-        f"{table(header, rows)}\n\n"
+        f"{markdown_table(header, rows)}\n\n"
         f"MFLOPs of one forward of {facts.length} tokens, a multiply-add counted as two. "
         "The head is not counted."
     )
@@ -229,7 +229,7 @@ def score_section(facts: CardFacts) -> str:
     if not rows:
         return "## Scores\n\nThe training stage left no result."
     note = "" if result.get("finished", True) else "\n\n**The training was not finished.**"
-    return f"## Scores\n\n{table((facts.kind.title, ''), rows)}{note}"
+    return f"## Scores\n\n{markdown_table((facts.kind.title, ''), rows)}{note}"
 
 
 def provenance_section(facts: CardFacts) -> str:
@@ -245,4 +245,4 @@ def provenance_section(facts: CardFacts) -> str:
         *((name, version) for name, version in origin.packages.items()),
     ]
     named = [(name, f"`{value}`") for name, value in rows if value]
-    return f"## Provenance\n\n{table(('what', 'digest or version'), named)}"
+    return f"## Provenance\n\n{markdown_table(('what', 'digest or version'), named)}"

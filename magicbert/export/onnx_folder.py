@@ -11,7 +11,7 @@ from magicbert.bert.atomic_folder import atomic_folder
 from magicbert.bert.exported import CARD, digests
 from magicbert.errors import UserError
 from magicbert.export.huggingface import refuse_to_replace_others
-from magicbert.export.markdown_table import table
+from magicbert.markdown import markdown_table
 from magicbert.records import write_record, write_text_atomically
 
 SCHEMA = "magicbert/onnx/1"
@@ -84,7 +84,7 @@ def forms_table(record: Mapping[str, Any]) -> str:
             f"{wall['median']:.2f} ({wall['low']:.2f} to {wall['high']:.2f})",
         ))  # fmt: skip
     head = ("form", "MB", "largest difference of logits", metric, "ms a call")
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def score_note(record: Mapping[str, Any]) -> str:

@@ -204,13 +204,26 @@ def load_with_head(auto_class: Any, start: Pretrained, weights: str, **options: 
     Raises:
         UserError: it cannot be loaded, or its files lack weights of the encoder.
     """
+    options["ignore_mismatched_sizes"] = True
+    model, found = load_reporting(auto_class, start, weights or start.source, **options)
+    check_encoder(start.name, model.base_model_prefix, found)
+    return model
+
+
+def load_reporting(
+    auto_class: Any, start: Pretrained, source: str, **options: Any
+) -> tuple[Any, Mapping[str, Any]]:
+    """Returns a model in fp32, from safetensors, and what transformers reports of its loading.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     import torch
 
     try:
         model, found = auto_class.from_pretrained(
-            weights or start.source,
+            source,
             trust_remote_code=start.trust_remote_code,
-            ignore_mismatched_sizes=True,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
@@ -218,8 +231,7 @@ def load_with_head(auto_class: Any, start: Pretrained, weights: str, **options: 
         )
     except Exception as error:  # from damaged files to classes that do not fit
         raise cannot_load(start.name, error) from error
-    check_encoder(start.name, model.base_model_prefix, found)
-    return model
+    return model, found
 
 
 def check_encoder(name: str, prefix: str, found: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from magicbert.markdown import markdown_table
 from magicbert.ranking.tables import TextTable, tables
 from magicbert.report.ranking_pictures import Picture
 
@@ -78,9 +79,3 @@ def provenance(result: Result, origin: Result, stem: str) -> str:
 def markdown_of(entry: TextTable) -> str:
     """Returns a table as Markdown."""
     return markdown_table(entry.head, entry.rows)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table as Markdown; a bar inside a cell would end it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

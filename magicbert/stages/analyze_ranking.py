@@ -33,7 +33,7 @@ from magicbert.study.trials import PIECES
 from magicbert.study.units import DownstreamUnit, Unit, units_of
 from magicbert.study.workers import Crew, UnitError, deadline
 from magicbert.supernet.sampling import build_sampler
-from magicbert.trail import Trail, run_folder, stage_folder
+from magicbert.trail import Trail, current_commit, run_folder, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
 STAGE, ROWS, FAILURE = "analyze-ranking", "rows.jsonl", "failure.txt"
@@ -194,10 +194,11 @@ class Study:
         is_over = deadline(self.setting.max_minutes)
         crew = Crew(open_trials, arguments, self.num_workers, is_over)
         costs = UnitCosts(self.tenant, self.setting, self.tenant.space, self.table)
+        commit = current_commit()
         with StudyProgress(self.units, self.missing, costs) as progress:
 
             def take(unit: Unit, row: Row) -> None:
-                self.file.add(unit.key, row)
+                self.file.add(unit.key, {**row, "commit": commit})
                 forget_piece(self.folder / PIECES, unit.key)
                 progress.advance(unit)
 

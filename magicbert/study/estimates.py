@@ -10,9 +10,9 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.study.methods import step_forwards
 from magicbert.study.rows import Row
 from magicbert.study.tenant import Tenant
-from magicbert.study.training import FORWARDS_PER_STEP
 from magicbert.study.trials import NUM_CURVE_PATHS
 from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit, Unit
+from magicbert.training.small_training import FORWARDS_PER_STEP
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from magicbert.config.sections import (
     StudiedSupernetSection,
 )
 from magicbert.space import SearchSpace
-from magicbert.study.training import FORWARDS_PER_STEP
 from magicbert.supernet.anchor import num_references
+from magicbert.training.small_training import FORWARDS_PER_STEP
 
 GRADUAL = ("magic-t", "magic-at")
 ALIGNED = ("magic-a", "magic-at")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from magicbert.faults import fault
 from magicbert.records import write_text_atomically
-from magicbert.study.training import SmallTraining, check_finite
+from magicbert.training.small_training import SmallTraining, check_finite
 
 Stop = Callable[[], bool]
 # A piece that is killed loses no more than this.

@@ -23,13 +23,13 @@ from magicbert.study.methods import alignment_of, optimizer_of, sampling_of
 from magicbert.study.pieces import Pieces, Stop, piece_folder
 from magicbert.study.rows import Row
 from magicbert.study.tenant import Tenant
-from magicbert.study.training import SmallTraining
 from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit, Unit
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.supernet.scoring import Score
 from magicbert.training.evaluation import PATHS_AT_ONCE
 from magicbert.training.parts import Parts, Sections
+from magicbert.training.small_training import SmallTraining
 
 # The curve of a supernet is the mean of so many paths of the table.
 NUM_CURVE_PATHS = 4

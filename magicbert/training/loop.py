@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from magicbert.data.loader import Prefetcher
@@ -18,6 +16,7 @@ from magicbert.space import Architecture
 from magicbert.supernet.scoring import Score
 from magicbert.trail import read_metrics
 from magicbert.training.control import Deadline, Notice, StepAgreement, agree
+from magicbert.training.dropout_seed import seed_dropout
 from magicbert.training.engine import TrainingEngine
 from magicbert.training.evaluation import (
     PATHS_AT_ONCE,
@@ -224,10 +223,9 @@ class TrainingLoop:
         return norm
 
     def seed_dropout(self, step: int, number: int) -> None:
-        """Makes dropout a function of (seed, step, global micro-batch): no state to resume."""
+        """Seeds the dropout of one of this rank's micro-batches."""
         position = number * self.ranks.num_ranks + self.ranks.rank
-        key = f"{self.training.seed}:{step}:{position}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+        seed_dropout(self.training.seed, step, position)
 
     def update_anchor(self, state: TrainState) -> None:
         """Lets the policy compare the anchor with the path just trained."""

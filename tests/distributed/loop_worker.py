@@ -25,7 +25,6 @@ from magicbert.errors import UserError
 from magicbert.interference.probe import InterferenceProbe
 from magicbert.records import digest_of
 from magicbert.space import Architecture
-from magicbert.study.training import SmallTraining
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import read_metrics
@@ -34,6 +33,7 @@ from magicbert.training.parts import Outcome, Parts, Sections
 from magicbert.training.ranks import AgreedError, Ranks
 from magicbert.training.run import train
 from magicbert.training.samples import DatedSource
+from magicbert.training.small_training import SmallTraining
 from magicbert.training.starting.environment import join_process_group
 
 ROWS, MICRO_BATCHES, STEPS = 4, 2, 12

@@ -17,10 +17,10 @@ from magicbert.config.sections import (
     TrainingSection,
 )
 from magicbert.errors import UserError
-from magicbert.study.training import SmallTraining, check_finite
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.training.parts import Parts, Sections
+from magicbert.training.small_training import SmallTraining, check_finite
 
 ROWS, STEPS = 4, 12
 SECTIONS = Sections(

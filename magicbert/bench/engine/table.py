@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from magicbert.bench.engine.matches import ALIGNED, MAGICBERT, PLAIN, Match
+from magicbert.markdown import markdown_table
 
 HEAD = (
     "ZeRO", "ranks", "candidates", "step / plain", "95%", "by the wall", "step phase",
@@ -65,13 +66,12 @@ def peer_bytes(found: Mapping[Match, Mapping[str, Any]], match: Match, peer: str
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Returns the table and its origin as Markdown."""
-    lines = [row_text(HEAD), row_text(["---"] * len(HEAD)), *map(row_text, table_rows(record))]
     versions = ", ".join(
         f"{name} {record['versions'][name]}" for name in ("python", "torch", "deepspeed")
     )
     machine = record["machine"]
     return "\n".join([
-        *lines, "",
+        markdown_table(HEAD, table_rows(record)), "",
         f"Commit `{str(record['commit'])[:12]}`, {versions}; {machine['processor']}, "
         f"{machine['processors']} processors, {record['threads_per_rank']} thread per rank; "
         f"seed {record['setting']['seed']}. Load average of the machine while it ran: "
@@ -83,8 +83,3 @@ def load_range(record: Mapping[str, Any]) -> str:
     """Returns the lowest and highest load average; this run's own ranks are part of it."""
     loads = [load for row in record["rows"] for load in row["load_average"]]
     return f"{min(loads):.1f} to {max(loads):.1f}" if loads else NOTHING
-
-
-def row_text(cells: Sequence[str]) -> str:
-    """Returns one line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"

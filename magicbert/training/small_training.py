@@ -6,7 +6,6 @@ them would take as long again. The step is the same one: a test holds its weight
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from magicbert.supernet.alignment import alignment_backend
 from magicbert.supernet.scoring import Score
 from magicbert.supernet.shared_prefix import SharedPrefix
 from magicbert.supernet.supernet import Supernet
+from magicbert.training.dropout_seed import seed_dropout
 from magicbert.training.module import StepPlan, TrainingModule
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.path_sparse.groups import split_by_decay
@@ -105,7 +105,7 @@ class SmallTraining:
             group["lr"] = learning_rate(self.sections.optimizer, step, training.num_steps)
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
-            self.seed_dropout(step, number)
+            seed_dropout(training.seed, step, number)
             loss, task, *_ = self.module(batch.to(self.device), plan)
             loss.backward()
             total += task
@@ -128,11 +128,6 @@ class SmallTraining:
             children=anchors.children(step, path) if anchors else (),
             num_auxiliary=sum(objective.num_auxiliary(batch) for batch in batches),
         )
-
-    def seed_dropout(self, step: int, number: int) -> None:
-        """Makes dropout the function of (seed, step, micro-batch) that it is in the loop."""
-        key = f"{self.sections.training.seed}:{step}:{number}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
 
     def clip(self) -> None:
         """Scales the gradients down to the largest norm allowed."""
