@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,6 +65,10 @@ def resolve_space(space: SpaceSection, hidden_size: int) -> SearchSpace:
     Raises:
         UserError: an operator is unknown or does not fit the hidden size.
     """
+    if space.layers:
+        layers = tuple(tuple(names.split("|")) for names in space.layers)
+        check_operators(itertools.chain(*layers), hidden_size, "space.layers")
+        return SearchSpace(layers)
     preset = PRESETS.get(space.preset)
     candidates = space.candidates or (preset.candidates_at(hidden_size) if preset else ())
     num_layers = space.num_layers or (preset.num_layers if preset else 0)

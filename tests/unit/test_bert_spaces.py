@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -41,6 +43,26 @@ def test_inner_widths_scale_with_the_hidden_size() -> None:
 def test_candidates_replace_those_of_the_preset() -> None:
     section = SpaceSection(num_layers=3, candidates=("mha4", "ffn"))
     assert resolve_space(section, 128).layers == (("mha4", "ffn"),) * 3
+
+
+def test_layers_may_have_candidates_of_their_own() -> None:
+    section = SpaceSection(preset="custom", layers=("mha4", "mha4|ffn|conv3", "ffn|mha2"))
+    expected = (("mha4",), ("mha4", "ffn", "conv3"), ("ffn", "mha2"))
+    assert resolve_space(section, 128).layers == expected
+    with pytest.raises(UserError, match=r"space\.layers: .*'mha3'"):
+        resolve_space(SpaceSection(preset="custom", layers=("ffn|mha3",)), 128)
+    with pytest.raises(UserError, match="layer 0: needs distinct candidates"):
+        resolve_space(SpaceSection(preset="custom", layers=("ffn|ffn",)), 128)
+
+
+@pytest.mark.parametrize(
+    "other", [{"preset": "main"}, {"num_layers": 2}, {"candidates": ("ffn",)}], ids=str
+)
+def test_layers_stand_alone(other: dict[str, Any]) -> None:
+    section = SpaceSection(**{"preset": "custom", "layers": ("ffn",), **other})
+    assert list(section.validate()) == [
+        "layers: need preset 'custom', without num_layers and candidates"
+    ]
 
 
 def test_every_bad_operator_is_named_at_once() -> None:

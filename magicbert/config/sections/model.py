@@ -20,11 +20,18 @@ class SpaceSection:
     candidates: tuple[str, ...] = option(
         (), "operators of each layer, such as [mha12, ffn, conv3, conv5]; empty = the preset's"
     )
+    layers: tuple[str, ...] = option(
+        (),
+        "for 'custom', instead of num_layers and candidates: the operators of each layer, such as "
+        "[mha12, mha12|ffn|conv3]",
+    )
 
     def validate(self) -> Iterator[str]:
         """Yields the problems of this section, as ``field: what is wrong``."""
-        if self.preset == "custom" and (not self.num_layers or not self.candidates):
-            yield "preset: 'custom' needs num_layers and candidates"
+        if self.layers and (self.preset != "custom" or self.num_layers or self.candidates):
+            yield "layers: need preset 'custom', without num_layers and candidates"
+        elif self.preset == "custom" and not (self.layers or (self.num_layers and self.candidates)):
+            yield "preset: 'custom' needs num_layers and candidates, or layers"
         if len(set(self.candidates)) != len(self.candidates):
             yield f"candidates: must be distinct, got {list(self.candidates)}"
 
