@@ -13,15 +13,27 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from results_tables import (
+    comparison_table,
+    compression_tables,
+    is_masked,
+    model_name,
+    score_table,
+    search_tables,
+    stage_table,
+    summary_rows,
+    training_table,
+)
+
 from magicbert.errors import EXIT_USER_ERROR, UserError
-from magicbert.markdown import markdown_table
 from magicbert.records import digest_of, write_record, write_text_atomically
 from magicbert.report.plots import Curve, loss_plot, score_plot, standing_alone
-from magicbert.report.reading import RunRecords, StageRecord, read_run, winner
+from magicbert.report.reading import RunRecords, StageRecord, read_run
 from magicbert.trail import describe_environment
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 SCHEMA = "magicbert/results/1"
+BULKY = ("scored", "rounds", "origin", "settings", "units", "files", "shards", "table")
 
 
 def main(run_folder: str, output: str) -> None:
@@ -34,7 +46,10 @@ def main(run_folder: str, output: str) -> None:
         "rows": [stage_row(record) for record in run.all()],
     }
     write_record(target.with_suffix(".json"), SCHEMA, payload)
-    tables = [training_table(run), search_table(run), glue_table(run), stage_table(payload["rows"])]
+    tables = [
+        training_table(run), *search_tables(run), *compression_tables(run), score_table(run),
+        comparison_table(run), stage_table(payload["rows"]),
+    ]  # fmt: skip
     figures = [write_plot(target, name, svg) for name, svg in plots(run).items()]
     renew_page(target.with_suffix(".md"), "\n\n".join([*filter(None, tables), *figures]))
 
@@ -42,7 +57,7 @@ def main(run_folder: str, output: str) -> None:
 def stage_row(record: StageRecord) -> dict[str, Any]:
     """Returns what one stage left: figures, seconds, and what they depend on."""
     result = dict(record.result or {})
-    for bulky in ("scored", "rounds", "origin", "settings", "units", "files", "shards"):
+    for bulky in BULKY:
         result.pop(bulky, None)
     times = [row["time"] for row in record.metrics if "time" in row]
     config = record.config
@@ -65,117 +80,18 @@ def seeds_of(config: dict[str, Any]) -> list[int]:
     return list(config.get("finetune", {}).get("seeds", ()))
 
 
-def training_table(run: RunRecords) -> str:
-    """Returns the table of what was trained and how well it predicts."""
-    head = ["model", "architecture", "parameters", "steps", "tokens", "valid loss", "accuracy"]
-    rows = []
-    for record in (*run.finished("pretrain"), *run.finished("retrain")):
-        result = record.result or {}
-        if not result["finished"]:
-            continue
-        rows.append([
-            record.label or ("supernet" if record.stage == "pretrain" else record.stage),
-            f"`{result['architecture']}`" if result["architecture"] else "mean of 4 random paths",
-            f"{result['parameters']:,}",
-            f"{result['steps']:,}",
-            f"{result['tokens'] / 1e6:.1f} M",
-            f"{result['valid_loss']:.3f}",
-            f"{100 * result['valid_accuracy']:.1f} %",
-        ])  # fmt: skip
-    note = ""
-    for record in run.finished("pretrain"):
-        result = record.result or {}
-        if result["finished"] and not record.label:
-            gap = result["unigram_entropy"] - result["valid_loss"]
-            note = (
-                f"\n\nUnigram entropy of the masked valid targets: {result['unigram_entropy']:.3f} "
-                f"nats; the supernet's valid loss is **{gap:.3f} nats below** it."
-            )
-    return section("Training", head, rows) + note
-
-
-def search_table(run: RunRecords) -> str:
-    """Returns the table of the best architectures found."""
-    best = winner(run)
-    if best is None:
-        return ""
-    record = run.finished("search")[0]
-    result = record.result or {}
-    head = ["rank", "architecture", "parameters", "FLOPs of a row", "loss, inherited weights"]
-    rows = [
-        [str(rank), f"`{row['architecture']}`", f"{row['parameters']:,}", f"{row['flops']:,.0f}",
-         f"{row['loss']:.3f}"]
-        for rank, row in enumerate(result["results"][:5], start=1)
-    ]  # fmt: skip
-    limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items() if value)
-    return f"{section('Search', head, rows)}\n\n{len(result['scored'])} scores; limits: {limits}."
-
-
-def glue_table(run: RunRecords) -> str:
-    """Returns the table of fine-tuning scores, a column per model."""
-    models = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
-    if not models:
-        return ""
-    tasks = {row["task"]: row["metric"] for rows in models.values() for row in rows}
-    rows = [
-        [task, metric, *(score_cell(summary, task) for summary in models.values())]
-        for task, metric in tasks.items()
-    ]
-    means = [mean_cell(summary, len(tasks)) for summary in models.values()]
-    table = section("GLUE, dev sets", ["task", "metric", *models], [*rows, ["mean", "", *means]])
-    return f"{table}\n\nMedian over seeds (lowest to highest), times 100."
-
-
-def summary_rows(record: StageRecord) -> list[dict[str, Any]]:
-    """Returns the summary of one model's fine-tuning: a row per task, at its best rate."""
-    return list((record.result or {})["summary"])
-
-
-def score_cell(summary: list[dict[str, Any]], task: str) -> str:
-    """Returns median and range of one task."""
-    for row in summary:
-        if row["task"] == task:
-            low, middle, high = (100 * row[n] for n in ("minimum", "median", "maximum"))
-            return f"{middle:.1f} ({low:.1f} to {high:.1f})"
-    return "-"
-
-
-def mean_cell(summary: list[dict[str, Any]], num_tasks: int) -> str:
-    """Returns the mean of the medians, if every task was run."""
-    if len(summary) != num_tasks:
-        return "-"
-    return f"{100 * sum(row['median'] for row in summary) / num_tasks:.1f}"
-
-
-def stage_table(rows: list[dict[str, Any]]) -> str:
-    """Returns which commit and configuration stand behind each stage."""
-    body = [
-        [row["stage"], "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
-         ", ".join(map(str, row["seeds"])), f"`{(row['commit'] or 'unknown')[:12]}`",
-         f"`{row['config_sha256'][:12]}`"]
-        for row in rows
-    ]  # fmt: skip
-    return section("Provenance", ["stage", "seconds", "seeds", "commit", "config sha256"], body)
-
-
-def section(title: str, head: list[str], rows: list[list[str]]) -> str:
-    """Returns a heading and a Markdown table."""
-    return f"## {title}\n\n{markdown_table(head, rows)}"
-
-
 def plots(run: RunRecords) -> dict[str, str]:
     """Returns the figures of the page as SVG, by name."""
     trained = [r for r in (*run.finished("pretrain"), *run.finished("retrain"))
                if (r.result or {})["finished"]]  # fmt: skip
     curves = [
-        Curve(r.label or "supernet", r.series("train", "loss"), r.series("valid", "loss"))
-        for r in trained
+        Curve(model_name(r), r.series("train", "loss"), r.series("valid", "loss")) for r in trained
     ]
-    entropy = (trained[0].result or {})["unigram_entropy"] if trained else None
+    entropies = [(r.result or {})["unigram_entropy"] for r in trained if is_masked(r)]
     scores = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
     drawn = {}
     if curves:
-        drawn["losses"] = loss_plot(curves, entropy=entropy)
+        drawn["losses"] = loss_plot(curves, entropy=entropies[0] if entropies else None)
     if scores:
         drawn["glue"] = score_plot(scores)
     return drawn

@@ -19,6 +19,7 @@ RESULTS = {
     "pretrain": ("result.json", "magicbert/training-result/1"),
     "analyze": ("result.json", "magicbert/analysis/1"),
     "search": ("architectures.json", "magicbert/architectures/1"),
+    "compress": ("architectures.json", "magicbert/architectures/1"),
     "retrain": ("result.json", "magicbert/training-result/1"),
     "finetune": ("results.json", "magicbert/finetune/1"),
     "compare": ("comparison.json", "magicbert/comparison/1"),

@@ -1,0 +1,157 @@
+"""The tables of a run's results page, each from the records of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from magicbert.comparison.table import markdown
+from magicbert.markdown import markdown_table
+from magicbert.report.reading import RunRecords, StageRecord
+
+# Of the architectures that a search or a compression ranked, so many are shown.
+NUM_SHOWN = 5
+
+
+def model_name(record: StageRecord) -> str:
+    """Returns what a trained model is called on the page."""
+    if record.stage == "pretrain":
+        return f"supernet {record.label}".rstrip()
+    return record.label or record.stage
+
+
+def is_masked(record: StageRecord) -> bool:
+    """Says whether a model predicts masked tokens: its loss is one per masked token."""
+    return (record.result or {}).get("objective", "mlm") == "mlm"
+
+
+def training_table(run: RunRecords) -> str:
+    """Returns the table of what was trained and how well it predicts."""
+    head = ("model", "architecture", "parameters", "steps", "tokens", "valid loss", "accuracy")
+    rows, notes = [], []
+    for record in (*run.finished("pretrain"), *run.finished("retrain")):
+        result = record.result or {}
+        num_paths = record.config["training"]["num_eval_paths"]
+        architecture = result["architecture"]
+        rows.append((
+            model_name(record),
+            f"`{architecture}`" if architecture else f"mean of {num_paths} random paths",
+            f"{result['parameters']:,}",
+            f"{result['steps']:,}",
+            f"{result['tokens'] / 1e6:.1f} M",
+            f"{result['valid_loss']:.3f}" + ("" if is_masked(record) else " (RTD)"),
+            f"{100 * result['valid_accuracy']:.1f} %",
+        ))  # fmt: skip
+        if record.stage == "pretrain" and is_masked(record):
+            gap = result["unigram_entropy"] - result["valid_loss"]
+            notes.append(
+                f"\n\nUnigram entropy of the masked valid targets: {result['unigram_entropy']:.3f} "
+                f"nats; the supernet's valid loss is **{gap:.3f} nats below** it."
+            )
+    if any("RTD" in row[-2] for row in rows):
+        notes.append(
+            "\n\nLosses and accuracies marked RTD are those of the discriminator, per token; the "
+            "others are per masked token."
+        )
+    return section("Training", head, rows) + "".join(notes)
+
+
+def search_tables(run: RunRecords) -> Iterator[str]:
+    """Yields a table per search, of the best architectures it found."""
+    for record in run.finished("search"):
+        result = record.result or {}
+        if not result["results"]:
+            continue
+        title = f"Search {record.label}".rstrip()
+        limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items() if value)
+        table = section(title, *ranked(result["results"], "loss, inherited weights"))
+        yield f"{table}\n\n{len(result['scored'])} scores; limits: {limits or 'none'}."
+
+
+def compression_tables(run: RunRecords) -> Iterator[str]:
+    """Yields a table per compression, of the best models under its budget."""
+    for record in run.finished("compress"):
+        result = record.result or {}
+        title = f"Compression {record.label}".rstrip()
+        limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items() if value)
+        table = section(title, *ranked(result["results"], "loss, blocks put together"))
+        yield (
+            f"{table}\n\n{len(result['scored'])} models with the least sums of block losses were "
+            f"run; limits: {limits or 'none'}."
+        )
+
+
+def ranked(
+    results: Sequence[dict[str, Any]], loss: str
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns head and rows of the first of some ranked architectures."""
+    head = ("rank", "architecture", "parameters", "FLOPs of a row", loss)
+    rows = [
+        (str(rank), f"`{row['architecture']}`", f"{row['parameters']:,}", f"{row['flops']:,.0f}",
+         f"{row['loss']:.3f}")
+        for rank, row in enumerate(results[:NUM_SHOWN], start=1)
+    ]  # fmt: skip
+    return head, rows
+
+
+def score_table(run: RunRecords) -> str:
+    """Returns the table of fine-tuning scores, a column per model."""
+    models = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
+    if not models:
+        return ""
+    tasks = {row["task"]: row["metric"] for rows in models.values() for row in rows}
+    rows = [
+        (task, metric, *(score_cell(summary, task) for summary in models.values()))
+        for task, metric in tasks.items()
+    ]
+    glue = [task for task in tasks if not task.startswith("squad")]
+    means = [mean_cell(summary, glue) for summary in models.values()]
+    if glue:
+        rows.append((f"mean of {len(glue)}", "", *means))
+    title = "GLUE, dev sets" if len(glue) == len(tasks) else "GLUE and SQuAD, dev sets"
+    table = section(title, ("task", "metric", *models), rows)
+    return f"{table}\n\nMedian over seeds (lowest to highest), times 100."
+
+
+def summary_rows(record: StageRecord) -> list[dict[str, Any]]:
+    """Returns the summary of one model's fine-tuning: a row per task, at its best rate."""
+    return list((record.result or {})["summary"])
+
+
+def score_cell(summary: Sequence[dict[str, Any]], task: str) -> str:
+    """Returns median and range of one task."""
+    for row in summary:
+        if row["task"] == task:
+            low, middle, high = (100 * row[n] for n in ("minimum", "median", "maximum"))
+            return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+    return "-"
+
+
+def mean_cell(summary: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
+    """Returns the mean of the medians of GLUE's tasks, if every one of them was run."""
+    medians = [row["median"] for row in summary if row["task"] in tasks]
+    return f"{100 * sum(medians) / len(tasks):.1f}" if len(medians) == len(tasks) else "-"
+
+
+def comparison_table(run: RunRecords) -> str:
+    """Returns the comparison of models by cost, latency and scores, as `compare` wrote it."""
+    records = run.finished("compare")
+    if not records:
+        return ""
+    return f"## Comparison\n\n{markdown(records[0].result or {})}".rstrip()
+
+
+def stage_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns which commit and configuration stand behind each stage."""
+    body = [
+        (row["stage"], "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
+         ", ".join(map(str, row["seeds"])), f"`{(row['commit'] or 'unknown')[:12]}`",
+         f"`{row['config_sha256'][:12]}`")
+        for row in rows
+    ]  # fmt: skip
+    return section("Provenance", ("stage", "seconds", "seeds", "commit", "config sha256"), body)
+
+
+def section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a heading and a Markdown table."""
+    return f"## {title}\n\n{markdown_table(head, rows)}"
