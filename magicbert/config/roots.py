@@ -17,6 +17,7 @@ from magicbert.config.sections import (
     DistillationSection,
     EngineBenchSection,
     FinetuneSection,
+    FinetuneTeacherSection,
     InterferenceSection,
     KernelBenchSection,
     LatencySection,
@@ -247,6 +248,7 @@ class FinetuneConfig:
     run: RunSection = section(RunSection)
     finetune: FinetuneSection = section(FinetuneSection)
     squad: SquadSection = section(SquadSection)
+    distillation: FinetuneTeacherSection = section(FinetuneTeacherSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from magicbert.config.sections import FinetuneSection
+from magicbert.finetune.distillation import DistillingTrainer
 from magicbert.finetune.evaluation import Encoded, Evaluation
 from magicbert.finetune.pretrained import Pretrained
 
@@ -72,7 +73,8 @@ def finetune_cell(
     transformers.set_seed(cell.seed)
     model = data.load(start, weights)
     with tempfile.TemporaryDirectory(prefix="magicbert-") as scratch:
-        trainer = transformers.Trainer(
+        trainer = DistillingTrainer(
+            data.lesson,
             model=model,
             args=training_arguments(scratch, cell, settings),
             train_dataset=data.train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor
 
 from magicbert.errors import UserError
+from magicbert.finetune.distillation import Lesson
 from magicbert.finetune.evaluation import EncodedRows, Evaluation, Row, predict
 from magicbert.finetune.examples import Examples, PartExamples, TaskData
 from magicbert.finetune.glue_scoring import decide, score
@@ -31,12 +32,21 @@ class EncodedPart:
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task ready for training."""
+    """A task ready for training.
+
+    Attributes:
+        task: what it is.
+        train: rows to train on.
+        parts: what it is scored on.
+        padding: makes batches.
+        lesson: how to learn from a teacher's columns in ``train``; ``None`` = there are none.
+    """
 
     task: Task
     train: EncodedRows
     parts: tuple[EncodedPart, ...]
-    padding: Padding
+    padding: Callable[[Sequence[Row]], dict[str, Tensor]]
+    lesson: Lesson | None = None
 
     def load(self, start: Pretrained, weights: str) -> Any:
         """Returns the model with a classifier or a regression on top."""

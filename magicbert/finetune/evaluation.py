@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from magicbert.finetune.distillation import Lesson
 from magicbert.finetune.pretrained import Pretrained
 
 Row = dict[str, Any]
@@ -65,6 +66,10 @@ class Encoded(Protocol):
     @property
     def padding(self) -> Callable[[Sequence[Row]], dict[str, Tensor]]:
         """Collates rows to a batch."""
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What a teacher has said about the training rows; ``None`` without a teacher."""
 
     def load(self, start: Pretrained, weights: str) -> Any:
         """Returns the model with a head for this task.

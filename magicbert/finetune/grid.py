@@ -155,11 +155,13 @@ class Grid:
 
     def cell_settings(self, job: Job, weights: str) -> dict[str, Any]:
         """Returns everything that the result of a cell depends on, but its place in the grid."""
+        teaching = {"distillation": job.teaching.settings()} if job.teaching else {}
         return {
             "model": self.start.identity,
             "start_weights": weights,
             "rows": job.describe(),
             **job.settings(),
+            **teaching,
             "num_epochs": self.settings.num_epochs,
             "batch_size": self.settings.batch_size,
             "weight_decay": self.settings.weight_decay,
@@ -200,4 +202,6 @@ class Grid:
             "data": {job.name: job.describe() for job in self.jobs},
             "predictions": self.predictions,
         }
+        if taught := {job.name: job.teaching.describe() for job in self.jobs if job.teaching}:
+            payload["distillation"] = taught
         write_record(self.folder / "results.json", RESULTS_SCHEMA, payload)

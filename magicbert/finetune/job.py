@@ -10,6 +10,7 @@ from magicbert.finetune.encoding import EncodedTask, encode_task
 from magicbert.finetune.evaluation import Encoded
 from magicbert.finetune.examples import TaskData
 from magicbert.finetune.submission import submission_name
+from magicbert.finetune.teaching import GlueTeaching, Teaching
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Job(Protocol):
     def is_start(self) -> bool:
         """Whether its best weights are kept for the tasks that start from it."""
 
+    @property
+    def teaching(self) -> Teaching | None:
+        """The teacher beside the labels, if there is one."""
+
     def describe(self) -> dict[str, Any]:
         """Returns the record of what was read."""
 
@@ -80,12 +85,14 @@ class GlueJob:
         tokenizer: the model's own.
         max_length: tokens of a row at most.
         mnli_warm_start: tasks that may do so start from the weights fine-tuned on MNLI.
+        teaching: the teacher beside the labels, if there is one.
     """
 
     data: TaskData
     tokenizer: Any
     max_length: int
     mnli_warm_start: bool
+    teaching: GlueTeaching | None = None
 
     @property
     def name(self) -> str:
@@ -126,8 +133,9 @@ class GlueJob:
         return {"max_length": self.max_length}
 
     def encode(self) -> EncodedTask:
-        """Returns the rows as tokens."""
-        return encode_task(self.data, self.tokenizer, self.max_length)
+        """Returns the rows as tokens, with the teacher's columns if there is one."""
+        encoded = encode_task(self.data, self.tokenizer, self.max_length)
+        return self.teaching.teach(encoded, self.data) if self.teaching else encoded
 
     def predicted(self) -> list[Predicted]:
         """Returns one submission per dev set, of its test rows if there are any."""

@@ -22,7 +22,10 @@ from magicbert.finetune.pretrained import Pretrained
 from magicbert.finetune.squad.job import SquadJob, window_shape
 from magicbert.finetune.squad.squad_data import read_squad
 from magicbert.finetune.squad.task import SQUAD_TASKS, SquadTask
+from magicbert.finetune.squad.teaching import SquadTeaching
 from magicbert.finetune.tasks import EMBEDDED, TASKS, Task, find_tasks, refuse_unknown
+from magicbert.finetune.teacher import ANSWERER, CLASSIFIER, FinetunedTeacher, find_teacher
+from magicbert.finetune.teaching import GlueTeaching
 
 LOGGER = logging.getLogger("magicbert")
 
@@ -60,25 +63,57 @@ def read_jobs(
         tokenizer: the model's own.
 
     Raises:
-        UserError: a file is missing or malformed, or rows have no room.
+        UserError: a file is missing or malformed, rows have no room, or a teacher does not fit.
     """
-    settings = config.finetune
+    settings, section = config.finetune, config.distillation
     jobs: list[Job] = []
     for task in tasks:
+        teacher = teacher_of(task, config, folder)
         if isinstance(task, SquadTask):
             shape = window_shape(config.squad, tokenizer, start.max_positions)
+            windows = SquadTeaching.of(teacher, section, tokenizer, shape) if teacher else None
             questions = read_squad(task, config.squad, folder, settings.max_train_rows)
-            jobs.append(SquadJob(questions, tokenizer, shape, config.squad))
+            jobs.append(SquadJob(questions, tokenizer, shape, config.squad, windows))
             wanted = config.squad.max_length
         else:
-            length = usable_length(settings.max_length, tokenizer, start.max_positions)
-            rows = read_task(task, settings, folder)
-            jobs.append(GlueJob(rows, tokenizer, length, settings.mnli_warm_start))
             wanted = settings.max_length
+            length = usable_length(wanted, tokenizer, start.max_positions)
+            texts = GlueTeaching.of(teacher, section, task, wanted) if teacher else None
+            rows = read_task(task, settings, folder)
+            jobs.append(GlueJob(rows, tokenizer, length, settings.mnli_warm_start, texts))
         if jobs[-1].max_length < wanted:
             LOGGER.info("%s: %s reads at most %d tokens: longer rows are cut there",
                         task.name, start.name, jobs[-1].max_length)  # fmt: skip
     return jobs
+
+
+def teacher_of(
+    task: Task | SquadTask, config: FinetuneConfig, own_folder: Path
+) -> FinetunedTeacher | None:
+    """Returns the teacher of a task, if the configuration asks for one.
+
+    Args:
+        task: what is learnt.
+        config: names the teacher.
+        own_folder: where the students are kept; none of them is a teacher here.
+
+    Raises:
+        UserError: it is not there, or does not fit.
+    """
+    given = config.distillation.teacher
+    if not given:
+        return None
+    folder = Path(os.path.expandvars(given)).expanduser()
+    if folder.resolve().is_relative_to(own_folder.resolve()):
+        raise UserError(
+            f"distillation.teacher: {folder} is where this fine-tuning keeps its own models; give "
+            "it another --run.label"
+        )
+    return find_teacher(
+        folder, task.name, ANSWERER if isinstance(task, SquadTask) else CLASSIFIER,
+        is_alone=len(set(config.finetune.tasks)) == 1,
+        trust_remote_code=config.finetune.trust_remote_code,
+    )  # fmt: skip
 
 
 def read_task(task: Task, settings: FinetuneSection, folder: Path) -> TaskData:

@@ -24,7 +24,7 @@ from magicbert.config.sections.data import (
     ShardSection,
     TokenizerSection,
 )
-from magicbert.config.sections.finetune import FinetuneSection
+from magicbert.config.sections.finetune import FinetuneSection, FinetuneTeacherSection
 from magicbert.config.sections.latency import LatencySection
 from magicbert.config.sections.model import ModelSection, SpaceSection
 from magicbert.config.sections.objective import ObjectiveSection
@@ -56,6 +56,7 @@ __all__ = [
     "DownstreamSection",
     "EngineBenchSection",
     "FinetuneSection",
+    "FinetuneTeacherSection",
     "InterferenceSection",
     "KernelBenchSection",
     "LatencySection",

@@ -1,4 +1,4 @@
-"""Fine-tuning."""
+"""Fine-tuning, and the teacher that it may have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class FinetuneSection:
     keep_model: bool = option(
         False, "keep the best fine-tuned model of each task as a folder models/<task>"
     )
-    trust_remote_code: bool = option(False, "run model code that comes with `model`")
+    trust_remote_code: bool = option(
+        False, "run model code that comes with `model` or with a teacher"
+    )
     max_minutes: float = option(
         0.0, "stop after so many minutes, keeping finished cells; 0 = no limit", within="[0, 1e7]"
     )
@@ -51,3 +53,18 @@ class FinetuneSection:
         for name in ("tasks", "learning_rates", "seeds"):
             if not getattr(self, name):
                 yield f"{name}: must not be empty"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneTeacherSection:
+    """A fine-tuned teacher beside the labels of a task (NAS-BERT 3.4)."""
+
+    teacher: str = option(
+        "",
+        "folder of a fine-tuning that kept its models (finetune.keep_model), which holds a teacher "
+        "for each task, or folder of one fine-tuned model; empty = labels alone",
+    )
+    weight: float = option(0.5, "share of the teacher in the loss (lambda)", within="[0, 1]")
+    temperature: float = option(
+        1.0, "what the logits of both are divided by; scores are not", within="(0, 1000]"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from magicbert.bert.modeling.answer_spans import Window, WindowShape, answer_tokens, cut_windows
 from magicbert.config.sections import SquadSection
+from magicbert.finetune.distillation import Lesson
 from magicbert.finetune.evaluation import EncodedRows, Evaluation, Row, predict
 from magicbert.finetune.pretrained import Pretrained, load_answerer
 from magicbert.finetune.squad.answering import answer_questions, evaluate_answers
@@ -60,13 +61,15 @@ class EncodedSquad:
         train: windows with the positions of the answer; "no answer" where it is not inside.
         dev: the windows of each dev question.
         padding: makes batches.
+        lesson: how to learn from a teacher's columns in ``train``; ``None`` = there are none.
     """
 
     data: SquadData
     settings: SquadSection
     train: EncodedRows
     dev: tuple[tuple[Window, ...], ...]
-    padding: WindowPadding
+    padding: Callable[[Sequence[Row]], dict[str, Tensor]]
+    lesson: Lesson | None = None
 
     def load(self, start: Pretrained, weights: str) -> Any:
         """Returns the model with the two ends of an answer on top."""

@@ -12,6 +12,7 @@ from magicbert.finetune.job import Predicted
 from magicbert.finetune.squad.answering import file_names
 from magicbert.finetune.squad.encoding import EncodedSquad, encode_squad
 from magicbert.finetune.squad.squad_data import SquadData
+from magicbert.finetune.squad.teaching import SquadTeaching
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class SquadJob:
         tokenizer: the model's own, a fast one.
         shape: of the windows.
         squad: how answers are found.
+        teaching: the teacher beside the labels, if there is one.
     """
 
     data: SquadData
     tokenizer: Any
     shape: WindowShape
     squad: SquadSection
+    teaching: SquadTeaching | None = None
 
     @property
     def name(self) -> str:
@@ -80,8 +83,9 @@ class SquadJob:
         }
 
     def encode(self) -> EncodedSquad:
-        """Returns the windows."""
-        return encode_squad(self.data, self.tokenizer, self.shape, self.squad)
+        """Returns the windows, with the teacher's columns if there is one."""
+        encoded = encode_squad(self.data, self.tokenizer, self.shape, self.squad)
+        return self.teaching.teach(encoded, self.data) if self.teaching else encoded
 
     def predicted(self) -> list[Predicted]:
         """Returns the files that the official scripts read."""
