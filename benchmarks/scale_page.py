@@ -19,8 +19,10 @@ from magicbert.config.plan_section import PlanSection
 from magicbert.config.reading import load_config
 from magicbert.config.roots import PrepareConfig
 from magicbert.markdown import markdown_table
+from magicbert.planning.blocks import BlocksPlan, SelectPlan
 from magicbert.planning.plan import Plan, show_bytes
 from magicbert.stages.plan import Planner
+from magicbert.stages.plan_compress import plan_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale.md"
@@ -31,6 +33,8 @@ STAND_INS = {"": (12, 768, 12), "60m": (10, 512, 8), "30m": (6, 512, 8), "10m": 
              "5m": (6, 128, 2)}  # fmt: skip
 # Checkpoints are planned for a disk of this speed; the page shows their size alone.
 DISK_MEGABYTES_PER_SECOND = 1000.0
+# Tokens of a row that blocks are trained on, as those of the other configurations.
+LENGTH = 512
 SECONDS_PER_HOUR, TERA = 3600, 1e12
 HEAD = (
     "configuration", "ranks", "parameters", "steps x rows x tokens", "tokens", "FLOPs of the run",
@@ -38,10 +42,25 @@ HEAD = (
 )  # fmt: skip
 
 
+CHOICE_HEAD = (
+    "configuration", "models in the tables", "evaluated", "rows each", "FLOPs, nothing shared",
+    "memory",
+)  # fmt: skip
+# The compression's teacher, in place of one that is not there: BERT-base.
+TEACHER = {"teacher_layers": 12, "teacher_width": 768}
+
+
 def generated() -> str:
-    """Returns the table, a row per configuration that trains."""
-    rows = [table_row(file) for file in planned_files()]
-    return markdown_table(HEAD, rows)
+    """Returns two tables: a row per configuration that trains, and per choice of models."""
+    plans = {file: planned(file) for file in planned_files()}
+    trained = [table_row(f, *one) for f, one in plans.items() if not is_choice(one[1])]
+    chosen = [choice_row(f, one[1]) for f, one in plans.items() if is_choice(one[1])]
+    return f"{markdown_table(HEAD, trained)}\n\n{markdown_table(CHOICE_HEAD, chosen)}"
+
+
+def is_choice(plan: Plan | BlocksPlan | SelectPlan) -> bool:
+    """Whether a plan is that of `compress select`, which trains nothing."""
+    return isinstance(plan, SelectPlan)
 
 
 def planned_files() -> list[Path]:
@@ -55,22 +74,38 @@ def verb_of(file: Path) -> str:
     return file.stem.partition("-")[0]
 
 
-def table_row(file: Path) -> tuple[str, ...]:
+def table_row(file: Path, config: Any, plan: Plan | BlocksPlan) -> tuple[str, ...]:
     """Returns the cells of one configuration."""
-    config, plan = planned(file)
-    training, length = config.training, config.model.max_length
-    saved = plan.checkpoint.num_bytes
-    kept = training.keep_checkpoints
+    training = config.training
+    if isinstance(plan, BlocksPlan):
+        blocks, length = len(plan.block_flops), LENGTH
+        steps = f"{blocks} blocks: {plan.steps:,}"
+        saved = f"{blocks} of {show_bytes(max(plan.checkpoint_bytes))}"
+    else:
+        steps, length = f"{plan.steps:,}", config.model.max_length
+        saved = f"{training.keep_checkpoints} of {show_bytes(plan.checkpoint.num_bytes)}"
     return (
         f"`{file.relative_to(ROOT)}`",
         f"{plan.num_ranks}",
         f"{plan.parameters / 1e6:,.1f} M",
-        f"{plan.steps:,} x {training.rows_per_step:,} x {length}",
+        f"{steps} x {training.rows_per_step:,} x {length}",
         f"{plan.tokens / 1e9:,.1f} G",
         f"{plan.run_flops:.3g}",
         show_bytes(plan.memory.peak),
-        f"{kept} of {show_bytes(saved)}",
+        saved,
         f"{plan.run_flops / TERA / SECONDS_PER_HOUR:,.0f}",
+    )
+
+
+def choice_row(file: Path, plan: SelectPlan) -> tuple[str, ...]:
+    """Returns the cells of one choice of models."""
+    return (
+        f"`{file.relative_to(ROOT)}`",
+        f"{plan.models:,}",
+        f"{plan.evaluated:,}",
+        f"{plan.rows:,}",
+        f"{plan.flops:.3g}",
+        show_bytes(plan.peak),
     )
 
 
@@ -80,7 +115,7 @@ def prepare_file(folder: Path) -> Path:
     return own if own.is_file() else ROOT / "configs" / "base" / "prepare.yaml"
 
 
-def planned(file: Path) -> tuple[Any, Plan]:
+def planned(file: Path) -> tuple[Any, Plan | BlocksPlan | SelectPlan]:
     """Returns a configuration and its plan on GPUs."""
     verb = verb_of(file)
     config = load_config(VERBS[verb].config, str(file), {})
@@ -93,9 +128,11 @@ def planned(file: Path) -> tuple[Any, Plan]:
     options = PlanSection(
         device="cuda",
         vocab_size=prepare.tokenizer.vocab_size,
-        length=config.model.max_length,
+        length=LENGTH if verb == "compress" else config.model.max_length,
         disk_megabytes_per_second=DISK_MEGABYTES_PER_SECOND,
     )
+    if verb == "compress":
+        return config, plan_of(config, dataclasses.replace(options, **TEACHER))
     return config, Planner(verb, config, options).plan()
 
 

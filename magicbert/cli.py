@@ -60,7 +60,12 @@ VERBS = {
     "doctor": Verb(roots.DoctorConfig, "magicbert.stages.doctor"),
     "quickstart": Verb(roots.QuickstartConfig, "magicbert.stages.quickstart"),
 }
-PLANNED = ("pretrain", "retrain")
+# The module whose ``run(verb, config, options)`` plans a verb.
+PLANNED = {
+    "pretrain": "magicbert.stages.plan",
+    "retrain": "magicbert.stages.plan",
+    "compress": "magicbert.stages.plan_compress",
+}
 PLAN_OPTIONS = "plan."
 SHORTHANDS = {"--task": "finetune.tasks", "--model": "finetune.model", "--name": "run.name",
               "--from": "source", "--verify": "run.verify"}  # fmt: skip
@@ -188,7 +193,7 @@ def dispatch(arguments: list[str]) -> None:
 
 
 def print_plan(request: Request, config: Any) -> None:
-    """Prints what a training verb will take; its options are no part of the run's configuration.
+    """Prints what a verb will take; its options are no part of the run's configuration.
 
     Raises:
         UserError: the verb trains nothing, or knows no such option.
@@ -199,10 +204,10 @@ def print_plan(request: Request, config: Any) -> None:
         importlib.import_module("magicbert.stages.analyze").plan(config)
         return
     if request.verb not in PLANNED:
-        raise UserError(f"--plan is for {' and '.join(PLANNED)}, not for {request.verb}")
+        raise UserError(f"--plan is for {', '.join(PLANNED)}, not for {request.verb}")
     given = {"plan.format": request.plan, **request.plan_options}
     options = load_config(PlanConfig, None, given).plan
-    importlib.import_module("magicbert.stages.plan").run(request.verb, config, options)
+    importlib.import_module(PLANNED[request.verb]).run(request.verb, config, options)
 
 
 def parse(arguments: list[str]) -> Request | None:
@@ -280,7 +285,7 @@ def overview() -> str:
     lines += [f"  {name:<11} {first_line(verb.config)}" for name, verb in VERBS.items()]
     lines += ["", "magicbert VERB --help lists its options."]
     lines += ["magicbert VERB ... --print_config prints the configuration that would be used."]
-    lines += ["magicbert pretrain|retrain ... --plan prints what the run would take."]
+    lines += ["magicbert pretrain|retrain|compress ... --plan prints what the run would take."]
     return "\n".join(lines)
 
 

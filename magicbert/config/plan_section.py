@@ -27,6 +27,14 @@ class PlanSection:
     tokens_per_second: float = option(
         0.0, "speed of all ranks; 0 = that of this run's last start, if any", within="[0, 1e12]"
     )
+    teacher_layers: int = option(
+        0,
+        "for compress, Transformer layers of a teacher that is not there yet; 0 = of its folder",
+        within="[0, 1000]",
+    )
+    teacher_width: int = option(
+        0, "its hidden size, in heads of 64; 0 = of its folder", within="[0, 65536]"
+    )
     disk_megabytes_per_second: float = option(
         0.0, "speed of the disk for checkpoints; 0 = measured", within="[0, 1e9]"
     )
@@ -35,6 +43,8 @@ class PlanSection:
         """Yields the problems of this section, as ``field: what is wrong``."""
         if self.length and self.length < 8:
             yield f"length: must be at least 8, got {self.length}"
+        if bool(self.teacher_layers) != bool(self.teacher_width):
+            yield "teacher_layers: is given together with teacher_width, or neither"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

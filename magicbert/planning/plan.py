@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,7 @@ class Plan:
     def as_text(self) -> str:
         """Returns the plan as a table for people."""
         lines = [self.headline, "", "memory of one rank"]
-        for name, meaning in MEANINGS.items():
-            value = getattr(self.memory, name)
-            if value or name != "host":
-                lines.append(f"  {name:<12} {show_bytes(value):>10}   {meaning}")
+        lines += memory_lines(self.memory, MEANINGS)
         lines += ["", "work", *(f"  {name:<12} {text}" for name, text in self._work())]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
@@ -94,6 +91,14 @@ class Plan:
             f"{hours.wall:,.1f}; {hours.devices:,.0f} of all ranks; "
             f"{hours.flops_per_second / 1e12:.3g} TFLOP/s on each",
         )
+
+
+def memory_lines(memory: Any, meanings: Mapping[str, str]) -> Iterator[str]:
+    """Yields a line for every part of a memory; ``host`` only where there is some."""
+    for name, meaning in meanings.items():
+        value = getattr(memory, name)
+        if value or name != "host":
+            yield f"  {name:<12} {show_bytes(value):>10}   {meaning}"
 
 
 def show_bytes(count: int) -> str:

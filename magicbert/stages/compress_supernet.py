@@ -255,18 +255,8 @@ class BlockwiseTraining:
     @property
     def student(self) -> MagicBertConfig:
         """What the blocks' operators read beside their width."""
-        training, manifest = self.config.training, self.manifest
-        return MagicBertConfig(
-            architecture="",
-            vocab_size=manifest.vocab_size,
-            hidden_size=self.config.blocks.widths[0],
-            max_position_embeddings=manifest.length,
-            hidden_dropout_prob=training.dropout,
-            attention_probs_dropout_prob=training.attention_dropout,
-            initializer_range=training.initializer_range,
-            pad_token_id=manifest.pad_id,
-            backend=training.backend,
-        )
+        manifest = self.manifest
+        return student_of(self.config, manifest.vocab_size, manifest.length, manifest.pad_id)
 
     @cached_property
     def costs(self) -> CostModel:
@@ -284,6 +274,31 @@ class BlockwiseTraining:
         return block_candidates(
             block_space(config), self.costs, config.blocks.head_size, config.training.num_bins
         )
+
+
+def student_of(
+    config: CompressConfig, vocab_size: int, length: int, pad_id: int
+) -> MagicBertConfig:
+    """Returns what blocks' operators read beside their width.
+
+    Args:
+        config: of the stage.
+        vocab_size: tokens of the tokenizer.
+        length: tokens of a row.
+        pad_id: of the padding token.
+    """
+    training = config.training
+    return MagicBertConfig(
+        architecture="",
+        vocab_size=vocab_size,
+        hidden_size=config.blocks.widths[0],
+        max_position_embeddings=length,
+        hidden_dropout_prob=training.dropout,
+        attention_probs_dropout_prob=training.attention_dropout,
+        initializer_range=training.initializer_range,
+        pad_token_id=pad_id,
+        backend=training.backend,
+    )
 
 
 def step_settings(config: CompressConfig) -> TrainingSection:

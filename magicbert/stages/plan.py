@@ -134,7 +134,7 @@ class Planner:
     @cached_property
     def rows(self) -> Rows:
         """What a row is made of."""
-        return rows_of(self.config, self.options)
+        return rows_of(self.config.run, self.options, self.config.model.max_length)
 
     @cached_property
     def supernet(self) -> Rehearsal:

@@ -10,8 +10,7 @@ import torch
 
 from magicbert.config.plan_section import PlanSection
 from magicbert.config.reading import read_yaml
-from magicbert.config.roots import PretrainConfig, RetrainConfig
-from magicbert.config.sections import LaunchSection
+from magicbert.config.sections import LaunchSection, RunSection
 from magicbert.data.manifest import FILE_NAME, read_manifest
 from magicbert.errors import UserError
 from magicbert.trail import read_metrics, run_folder
@@ -80,13 +79,18 @@ def slots_of(hostfile: Path) -> int:
     return total
 
 
-def rows_of(config: PretrainConfig | RetrainConfig, options: PlanSection) -> Rows:
+def rows_of(run: RunSection, options: PlanSection, longest: int) -> Rows:
     """Returns the sizes of a row, of the prepared data where they are not given.
 
+    Args:
+        run: whose data.
+        options: may give the sizes.
+        longest: tokens of a row where there is no data and no length is given; 0 = not known.
+
     Raises:
-        UserError: there is no prepared data and no size of the vocabulary.
+        UserError: there is no prepared data, and a size is not given.
     """
-    prepared = run_folder(config.run) / "prepare"
+    prepared = run_folder(run) / "prepare"
     if (prepared / FILE_NAME).exists():
         manifest = read_manifest(prepared)
         return Rows(
@@ -94,12 +98,15 @@ def rows_of(config: PretrainConfig | RetrainConfig, options: PlanSection) -> Row
             options.length or manifest.length,
             manifest.layout == "packed",
         )
-    if not options.vocab_size:
+    length = options.length or longest
+    if not options.vocab_size or not length:
         raise UserError(
             f"{prepared}: no prepared data here; run `magicbert prepare` first, or plan without it "
-            "by --plan.vocab_size NUMBER (and --plan.length NUMBER, else model.max_length)"
-        )
-    return Rows(options.vocab_size, options.length or config.model.max_length, False)
+            "by --plan.vocab_size NUMBER "
+            + ("(and --plan.length NUMBER, else model.max_length)" if longest else "and "
+               "--plan.length NUMBER")
+        )  # fmt: skip
+    return Rows(options.vocab_size, length, False)
 
 
 def rate_of(folder: Path, options: PlanSection, num_ranks: int) -> Rate:

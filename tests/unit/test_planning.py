@@ -253,7 +253,7 @@ def test_mistakes_are_told(words, message, tmp_path, monkeypatch, capsys):
 def test_only_training_is_planned(capsys):
     with pytest.raises(SystemExit):
         cli.main(["search", "--plan"])
-    assert "--plan is for pretrain and retrain" in capsys.readouterr().err
+    assert "--plan is for pretrain, retrain, compress, not for search" in capsys.readouterr().err
 
 
 def test_a_retraining_is_planned_by_its_architecture(tmp_path, monkeypatch):

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from magicbert.bert.block_supernet import BlockRegression, BlockSupernet
 from magicbert.bert.cost import bert_cost_model
+from magicbert.bert.modeling.segments import Segments
 from magicbert.bert.objectives.building import build_objective
 from magicbert.bert.rehearsal import rehearsal_batch
 from magicbert.bert.spaces import resolve_space
 from magicbert.bert.supernet import supernet_config
+from magicbert.bert.taught_batches import BlockBatch
 from magicbert.cli import VERBS
+from magicbert.compression.pool_sampling import PoolSampler
 from magicbert.config.plan_section import PlanSection
 from magicbert.config.reading import load_config
 from magicbert.config.roots import PrepareConfig, PretrainConfig
@@ -23,6 +27,8 @@ from magicbert.space import Limits
 from magicbert.space.feasible import FeasiblePaths
 from magicbert.space.randomness import keyed_generator
 from magicbert.stages.plan import Planner
+from magicbert.stages.plan_blocks import BlocksPlanner
+from magicbert.stages.plan_compress import plan_of
 from magicbert.supernet.sampling import build_sampler
 from magicbert.training.module import StepPlan, TrainingModule
 
@@ -112,6 +118,34 @@ def next_path(config: Any, space: Any, step: int, previous: Any) -> Any:
     if not isinstance(config, PretrainConfig):
         return next(iter(space.enumerate()))
     return build_sampler(config.sampling, space, config.training.seed).next(step, previous)
+
+
+@pytest.mark.parametrize("file", files_of("compress"))
+def test_compression_runs_on_tensors_without_memory(file):
+    """A plan of each, and two steps of a block of full width and depth against BERT-base."""
+    config = read(file)
+    teacher = {"teacher_layers": 12, "teacher_width": 768}
+    options = PlanSection(vocab_size=vocabulary_of(file.parent), length=LENGTH, **teacher)
+    assert plan_of(config, options).as_text()
+    if config.target == "select":
+        return
+    planner = BlocksPlanner(config, options)
+    sizes, student = planner.sizes_of(1), planner.student
+    with torch.device("meta"):
+        block = BlockSupernet(planner.space, student, config.blocks.head_size, sizes, "shipped")
+    assert sum(weight.numel() for weight in block.parameters()) == planner.counts[0]
+    module = TrainingModule(block, BlockRegression(), config.alignment).train()
+    states = torch.empty(2, LENGTH, 768, device="meta")
+    batch = BlockBatch(states, states, Segments.full(LENGTH, states.device), 2 * LENGTH)
+    sampler = PoolSampler(planner.candidates.pool, config.sampling, 0, "block-1-path")
+    previous = None
+    for step in range(2):
+        path = sampler.next(step, previous)
+        anchor = path if config.alignment.enabled else None
+        loss, *_ = module(batch, StepPlan(step, path, anchor, 2 * LENGTH, 2 * LENGTH))
+        loss.backward()
+        assert loss.shape == ()
+        previous = path
 
 
 @pytest.mark.parametrize("file", files_of("search"))
