@@ -25,6 +25,8 @@ INSTALL_FAULT_TOOLS = if [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && 
 quickstart: $(VENV)/.installed
 	magicbert quickstart --configs configs/tiny --run.name quickstart
 
+# One thread each: two processes of as many threads as there are cores would wait for each other.
+test test-all: export OMP_NUM_THREADS := 1
 test: lint
 	python -m pytest -q -n 2 -m "not slow"
 

@@ -75,9 +75,22 @@ def test_a_hostfile_must_be_there(tmp_path: Path) -> None:
         hostfile_command(LaunchSection(hostfile=str(tmp_path / "hosts")))
 
 
-def test_ranks_share_the_cores() -> None:
+def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads_per_rank(LaunchSection(threads_per_rank=5), 2) == 5
     assert threads_per_rank(LaunchSection(), 10_000) == 1
+    cores = len(os.sched_getaffinity(0))
+    assert threads_per_rank(LaunchSection(), 1) == cores
+
+
+@pytest.mark.parametrize(("wished", "expected"), [("3", 3), ("0", None), ("", None), ("2,1", None)])
+def test_the_environment_sets_the_threads_that_the_configuration_leaves_open(
+    wished: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    assert threads_per_rank(LaunchSection(threads_per_rank=5), 1) == 5
+    found = threads_per_rank(LaunchSection(), 1)
+    assert found == (expected or len(os.sched_getaffinity(0)))
 
 
 def test_a_lock_left_by_a_killed_build_is_removed(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ class LaunchSection:
     hostfile: str = option("", "DeepSpeed hostfile for several hosts; empty = this host only")
     master_port: int = option(0, "rendezvous port; 0 = a free one", within="[0, 65535]")
     threads_per_rank: int = option(
-        0, "CPU threads per rank; 0 = cores divided by ranks", within="[0, 4096]"
+        0,
+        "CPU threads per rank; 0 = $OMP_NUM_THREADS, else cores divided by ranks",
+        within="[0, 4096]",
     )
     join_minutes: float = option(
         10.0, "limit for all ranks to find each other, in minutes", within="(0, 100000]"

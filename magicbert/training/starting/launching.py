@@ -108,9 +108,15 @@ def set_threads(launch: LaunchSection, ranks_on_host: int) -> None:
 
 
 def threads_per_rank(launch: LaunchSection, ranks_on_host: int) -> int:
-    """Returns the CPU threads of one rank."""
+    """Returns the CPU threads of one rank: as configured, else ``OMP_NUM_THREADS``, else its share.
+
+    More threads than free cores are far slower than one, since those that wait spin.
+    """
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    if launch.threads_per_rank or (wished.isdecimal() and int(wished)):
+        return launch.threads_per_rank or int(wished)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return launch.threads_per_rank or max(1, (cores or 1) // ranks_on_host)
+    return max(1, (cores or 1) // ranks_on_host)
 
 
 def host_command(launch: LaunchSection, num_ranks: int) -> list[str]:
