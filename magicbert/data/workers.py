@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from magicbert.errors import UserError
+from magicbert.interrupts import heard_here_alone
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -73,7 +74,8 @@ def _map_in_processes(
     window: collections.deque[Future[Result]] = collections.deque()
     try:
         for item in items:
-            window.append(pool.submit(function, item))
+            with heard_here_alone():  # the pool may start a process here
+                window.append(pool.submit(function, item))
             if len(window) > 2 * num_workers:
                 yield window.popleft().result()
         while window:

@@ -23,6 +23,7 @@ import torch
 
 from magicbert.data.workers import end_with_parent
 from magicbert.errors import UserError
+from magicbert.interrupts import heard_here_alone
 from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
 from magicbert.study.units import Unit
@@ -115,7 +116,8 @@ class Crew:
             while running or (waiting and not stop.is_set()):
                 while waiting and len(running) < self.num_workers and not stop.is_set():
                     unit = waiting.popleft()
-                    running[pool.submit(_do_unit, unit)] = unit
+                    with heard_here_alone():  # the pool may start a process here
+                        running[pool.submit(_do_unit, unit)] = unit
                 num_rows += hand_over(running, take)
                 if self.is_over():
                     stop.set()
@@ -125,7 +127,8 @@ class Crew:
             keep_finished(running, take)
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # A worker that has only begun to import still needs what this process lent to it.
+            pool.shutdown(cancel_futures=True)
 
 
 def attempt(work: Work, unit: Unit, stop: Stop) -> Row | None:
@@ -198,6 +201,8 @@ def _do_unit(unit: Unit) -> Row | None:
     """Does one unit in a worker; an error in opening is one of the first unit."""
 
     def work(unit: Unit, stop: Stop) -> Row | None:
+        if stop():
+            return None
         if place.work is None:
             place.work = place.open_work(place.number, *place.arguments)
         return place.work(unit, stop)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from magicbert.config.reading import to_yaml
 from magicbert.config.sections import LaunchSection, TrainingSection
 from magicbert.errors import UserError
+from magicbert.interrupts import heard_here_alone
 from magicbert.records import write_text_atomically
 from magicbert.training.starting.environment import (
     accelerator,
@@ -179,8 +180,11 @@ def start_launcher(
     accelerator()  # settles DS_ACCELERATOR, which the ranks inherit
     threads = threads_per_rank(config.launch, max(ranks_on_host, 1))
     clear_heartbeats(folder)
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    supervisor = Supervisor(process, folder, ranks_on_host, phase_limits(config.launch))
+    # The runner of several hosts ends the far ranks at a SIGINT of its own.
+    with nullcontext() if config.launch.hostfile else heard_here_alone():
+        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+        supervisor = Supervisor(process, folder, ranks_on_host, phase_limits(config.launch))
+        supervisor.listen()
     code = supervisor.wait()
     if code:
         sys.exit(code)

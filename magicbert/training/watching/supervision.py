@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from magicbert.training.watching.exit_codes import (
     EXIT_HUNG,
@@ -48,18 +49,23 @@ class Supervisor:
         patience = SILENT_BEATS * beat_seconds(limits)
         self.peers = Peers(folder / FOLDER, num_ranks, patience, time.time())
         self.signals: list[float] = []
+        self.former: dict[int, Any] = {}
         self.has_ended_silent = False
+
+    def listen(self) -> None:
+        """Passes signals on from now on, until `wait` is over."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self.former = {number: signal.signal(number, self.pass_on) for number in numbers}
 
     def wait(self) -> int:
         """Returns the exit code of the whole, once the launcher has ended."""
-        former = {n: signal.signal(n, self.pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             while self.process.poll() is None:
                 time.sleep(POLL_SECONDS)
                 self.look()
                 self.end_silent()
         finally:
-            for number, handler in former.items():
+            for number, handler in self.former.items():
                 signal.signal(number, handler)
         self.look()
         return self.verdict(self.process.returncode)
@@ -124,6 +130,9 @@ class Supervisor:
 
     def verdict_on_stop(self, words: list[int], has_dead: bool) -> int:
         """Returns the code after a signal: 75 only if nothing that was trained is lost."""
+        if not words:
+            text = "stopped before the ranks had begun; give the same command again"
+            print(f"magicbert: {text}", file=sys.stderr, flush=True)
         if EXIT_TERMINATED in words:
             return EXIT_TERMINATED
         if all(word in (0, EXIT_INTERRUPTED) for word in words) and not has_dead:
