@@ -48,7 +48,7 @@ def concrete_weights(supernet: EncoderSupernet, architecture: Architecture) -> d
     weights = {
         concrete_name(name): value.detach().clone()
         for name, value in supernet.path_state(architecture).items()
-        if not name.startswith("generator.")
+        if not name.startswith(("generator.", *supernet.left_behind))
     }
     if not isinstance(supernet, ElectraSupernet):
         weights["decoder.weight"] = weights["model.embeddings.tokens.weight"]

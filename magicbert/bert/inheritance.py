@@ -13,7 +13,7 @@ from magicbert.errors import UserError
 from magicbert.space import Architecture
 
 # What belongs to an objective: it starts new where the source was trained on another one.
-HEADS = ("transform.", "decoder_bias", "discriminator.", "generator.")
+HEADS = ("transform.", "decoder_bias", "discriminator.", "generator.", "hidden_maps.")
 
 
 @dataclass(frozen=True)

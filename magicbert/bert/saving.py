@@ -40,7 +40,7 @@ def save_supernet(folder: Path, supernet: EncoderSupernet, details: dict[str, An
     """
     weights = {
         name: value.detach().to("cpu", torch.float32).contiguous()
-        for name, value in supernet.state_dict().items()
+        for name, value in supernet.kept_state().items()
     }
     with atomic_folder(folder) as aside:
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +38,17 @@ class EncoderSupernet(Supernet):
     seed, its layer and its name alone: a supernet over fewer candidates starts from the same ones.
     What stands on top of the encoder depends on the objective; a subclass brings it.
 
+    Attributes:
+        left_behind: how the names of parameters begin that training alone needs; they are not
+            saved, exported or counted.
+
     Args:
         space: candidates per layer.
         config: sizes; its ``architecture`` is not read.
         seed: of the initial weights.
     """
+
+    left_behind: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, space: SearchSpace, config: MagicBertConfig, seed: int) -> None:
         names = (name for candidates in space.layers for name in candidates)
@@ -64,6 +70,11 @@ class EncoderSupernet(Supernet):
         """Builds a part that all paths share; its weights depend on the seed and its name."""
         key = f"{self.seed}:{name}"
         return seeded_module(factory, self.config.initializer_range, key)
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """Returns the weights that a saved model has."""
+        state: dict[str, Tensor] = self.state_dict()
+        return {name: v for name, v in state.items() if not name.startswith(self.left_behind)}
 
     def segments(self, batch: TokenBatch) -> Segments:
         """Returns which positions of a batch belong together."""

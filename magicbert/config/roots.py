@@ -170,6 +170,11 @@ class RetrainConfig:
             )
         if self.distillation.teacher and self.objective.name != "mlm":
             yield "distillation.teacher: a teacher predicts tokens; take objective.name mlm"
+        if self.distillation.attention_weight and self.training.zero_stage == 3:
+            yield (
+                "distillation.attention_weight: relations read an operator's weights after it has "
+                "run, when ZeRO stage 3 has let go of them; take training.zero_stage 0, 1 or 2"
+            )
         yield from masking_problems(self.objective, self.masking)
 
 

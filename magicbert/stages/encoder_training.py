@@ -14,10 +14,15 @@ from typing import Any
 
 from magicbert.bert.cost import bert_cost_model, num_parameters
 from magicbert.bert.inheritance import Inheritance
+from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.objectives.building import build_objective, supernet_for
 from magicbert.bert.objectives.distillation import DistilledMaskedLanguageModeling
+from magicbert.bert.objectives.state_distillation import StateDistillation
 from magicbert.bert.saving import save_supernet
+from magicbert.bert.spaces import outline_of
+from magicbert.bert.state_matching import StateMatching
 from magicbert.bert.supernet import EncoderSupernet, supernet_config
+from magicbert.bert.taught_supernet import TaughtSupernet
 from magicbert.bert.teacher import Teacher, load_teacher
 from magicbert.config.reading import read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
@@ -130,7 +135,7 @@ class EncoderTraining:
             raise ConfigError(self.verb, problems)
         build_sampler(self.sampling, self.space, training.seed)
         self.source()
-        _ = self.teacher  # loaded here, so that a mistake in it ends the start
+        _ = self.matching  # a mistake in it, or in the teacher, ends the start
 
     def inheritance_problems(self) -> Iterator[str]:
         """Yields the sizes in which what is inherited differs from the model."""
@@ -174,23 +179,48 @@ class EncoderTraining:
             length=self.manifest.length,
         )
 
+    @cached_property
+    def matching(self) -> StateMatching | None:
+        """Which states are compared with the teacher's, if any are.
+
+        Raises:
+            UserError: there is something wrong with the teacher, or the two do not fit.
+        """
+        if self.teacher is None:
+            return None
+        assert self.distillation is not None
+        student = outline_of(self.space, self.sizes())
+        return StateMatching.of(self.distillation, student, self.teacher.config)
+
     def objective(self) -> Objective:
         """Returns the task loss."""
         if self.teacher is None:
             return build_objective(self.config.objective)
         assert self.distillation is not None
         section = self.distillation
-        return DistilledMaskedLanguageModeling(self.teacher, section.weight, section.temperature)
+        share = (self.teacher, section.weight, section.temperature)
+        if self.matching is None:
+            return DistilledMaskedLanguageModeling(*share)
+        return StateDistillation(*share, self.matching)
 
-    def build_model(self) -> EncoderSupernet:
-        """Builds the model with its initial weights."""
-        training, manifest = self.config.training, self.manifest
+    def sizes(self) -> MagicBertConfig:
+        """Returns the sizes of the model, without its architecture."""
+        manifest = self.manifest
         sizes = supernet_config(
-            self.config.model, manifest.vocab_size, manifest.pad_id, training.backend
+            self.config.model, manifest.vocab_size, manifest.pad_id, self.config.training.backend
         )
         if self.inherited is not None:
             sizes.layer_norm_eps = self.inherited.config.layer_norm_eps
-        supernet = supernet_for(self.config.objective, self.space, sizes, training.seed)
+        return sizes
+
+    def build_model(self) -> EncoderSupernet:
+        """Builds the model with its initial weights."""
+        sizes, seed = self.sizes(), self.config.training.seed
+        supernet = (
+            supernet_for(self.config.objective, self.space, sizes, seed)
+            if self.matching is None
+            else TaughtSupernet(self.space, sizes, seed, self.matching)
+        )
         if self.inherited is not None:
             new = self.inherited.fill(supernet)
             if new:
@@ -312,8 +342,13 @@ class EncoderTraining:
         """Returns one line about what is trained on what."""
         training = self.config.training
         what = self.architecture or f"{self.space.num_layers} layers, {self.space.count():,} paths"
+        parameters = sum(
+            parameter.numel()
+            for name, parameter in supernet.named_parameters()
+            if not name.startswith(supernet.left_behind)
+        )
         return (
-            f"{self.verb}: {what}; {num_parameters(supernet) / 1e6:.1f}M parameters; "
+            f"{self.verb}: {what}; {parameters / 1e6:.1f}M parameters; "
             f"{training.num_steps} steps of {training.rows_per_step} rows x "
             f"{self.manifest.length} tokens; {num_ranks} rank{'s' if num_ranks > 1 else ''}, "
             f"{training.precision}, ZeRO stage {training.zero_stage}"

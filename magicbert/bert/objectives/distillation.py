@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -32,6 +33,7 @@ class DistilledMaskedLanguageModeling(MaskedLanguageModeling):
         self.teacher = teacher
         self.weight = weight
         self.temperature = temperature
+        self.teacher_layers: tuple[int, ...] = (teacher.config.num_hidden_layers,)
 
     def read_loss(
         self, supernet: Supernet, batch: TokenBatch, output: SupernetOutput
@@ -41,18 +43,29 @@ class DistilledMaskedLanguageModeling(MaskedLanguageModeling):
             return super().read_loss(supernet, batch, output)
         hidden = output.hidden.flatten(0, 1).index_select(0, batch.predicted_positions)
         logits = cast(BertSupernet, supernet).predict(hidden).float()
+        states = self.teacher_states(batch)
         hard = F.cross_entropy(logits, batch.labels, reduction="sum")
-        soft = divergence_sum(logits, self.teacher_logits(batch).float(), self.temperature)
+        soft = divergence_sum(logits, self.teacher_logits(batch, states), self.temperature)
         loss_sum = (1 - self.weight) * hard + self.weight * soft
         correct = (logits.detach().argmax(-1) == batch.labels).sum()
-        return LossOutput(loss_sum, self.count(batch), output, {"correct": correct})
+        loss = LossOutput(loss_sum, self.count(batch), output, {"correct": correct})
+        return self.with_states(loss, supernet, batch, states)
 
-    def teacher_logits(self, batch: TokenBatch) -> Tensor:
-        """Returns what the teacher says at the predicted positions, ``[M, vocabulary]``."""
+    def with_states(
+        self, loss: LossOutput, supernet: Supernet, batch: TokenBatch, states: Mapping[int, Tensor]
+    ) -> LossOutput:
+        """Returns the loss of the logits with what a subclass makes of the teacher's states."""
+        return loss
+
+    def teacher_states(self, batch: TokenBatch) -> Mapping[int, Tensor]:
+        """Returns the teacher's hidden states after the layers that are asked for."""
         teacher = self.teacher.to(batch.input_ids.device)
-        last = teacher.config.num_hidden_layers
-        states, _ = teacher.states(batch, (last,))
-        return teacher.logits(states[last].flatten(0, 1)[batch.predicted_positions])
+        return teacher.states(batch, self.teacher_layers)[0]
+
+    def teacher_logits(self, batch: TokenBatch, states: Mapping[int, Tensor]) -> Tensor:
+        """Returns what the teacher says at the predicted positions, fp32 ``[M, vocabulary]``."""
+        last = states[self.teacher.config.num_hidden_layers]
+        return self.teacher.logits(last.flatten(0, 1)[batch.predicted_positions]).float()
 
 
 def divergence_sum(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

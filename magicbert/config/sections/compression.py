@@ -124,3 +124,27 @@ class DistillationSection:
     )
     weight: float = option(0.5, "share of the teacher in the loss (lambda)", within="[0, 1]")
     temperature: float = option(1.0, "what the logits of both are divided by", within="(0, 1000]")
+    hidden_weight: float = option(
+        0.0, "weight of the squared error of hidden states; 0 = off", within="[0, 1e6]"
+    )
+    hidden_points: int = option(
+        4,
+        "hidden states that are compared, at equal shares of both depths; the last is that of the "
+        "last layers",
+        within="[1, 1000]",
+    )
+    attention_weight: float = option(
+        0.0,
+        "weight of the divergence of self-attention relations, of the last attention layers "
+        "(MiniLMv2); 0 = off",
+        within="[0, 1e6]",
+    )
+    relation_heads: int = option(
+        16, "heads of a relation; must divide both widths", within="[1, 65536]"
+    )
+
+    def validate(self) -> Iterator[str]:
+        """Yields the problems of this section, as ``field: what is wrong``."""
+        for name in ("hidden_weight", "attention_weight"):
+            if getattr(self, name) and not self.teacher:
+                yield f"{name}: needs a teacher; set distillation.teacher"
