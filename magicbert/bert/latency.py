@@ -58,6 +58,12 @@ class TimedParts:
         """Returns the call of each operator, alone."""
         return {name: self._operator(name) for name in names}
 
+    def border(self, before: int, after: int) -> Call:
+        """Returns the call of the learned map between two widths."""
+        transfer, hidden = self._ready(nn.Linear(before, after)), self._hidden(before)
+        segments = self._segments()
+        return lambda: run(lambda: segments.hide_padding(transfer(hidden)))
+
     def whole(self, architecture: Architecture) -> Call:
         """Returns the call of a whole classification model."""
         config = copy.deepcopy(self.config)

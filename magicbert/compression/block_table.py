@@ -26,6 +26,7 @@ class BlockRow:
         flops: of one row, forward.
         loss: dev loss of the block against the teacher.
         bin: of size and latency, 0..B-1.
+        latency_ns: of these operators, where the block's training measured it; else 0.
     """
 
     path: Architecture
@@ -34,6 +35,7 @@ class BlockRow:
     flops: float
     loss: float
     bin: int
+    latency_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class BlockTable:
             steps: optimizer steps of the block.
         """
         rows = [{**asdict(row), "path": str(row.path)} for row in self.rows]
+        for row in rows:
+            if not row["latency_ns"]:
+                del row["latency_ns"]
         write_record(folder / FILE, SCHEMA, {"origin": origin, "steps": steps, "rows": rows})
 
     @classmethod
@@ -73,6 +78,7 @@ class BlockTable:
                 flops=float(row["flops"]),
                 loss=float(row["loss"]),
                 bin=int(row["bin"]),
+                latency_ns=int(row.get("latency_ns", 0)),
             )
             for row in record["rows"]
         )

@@ -219,6 +219,7 @@ class BlockTraining:
             flops=sum(cost.flops for cost in costs),
             loss=loss,
             bin=number,
+            latency_ns=sum(cost.latency_ns for cost in costs),
         )
 
     def log(self, losses: list[Tensor], seconds: float) -> None:

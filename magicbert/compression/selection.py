@@ -50,6 +50,7 @@ class Half:
         loss: sum of the blocks' losses.
         parameters: of the operators and of the maps between these blocks.
         flops: the same.
+        latency: the same, in nanoseconds.
         first: the first block's width, as its place among all widths.
         last: the last block's.
     """
@@ -58,6 +59,7 @@ class Half:
     loss: Reals
     parameters: Numbers
     flops: Reals
+    latency: Numbers
     first: Numbers
     last: Numbers
 
@@ -69,6 +71,7 @@ class Half:
             loss=self.loss[order],
             parameters=self.parameters[order],
             flops=self.flops[order],
+            latency=self.latency[order],
             first=self.first[order],
             last=self.last[order],
         )
@@ -76,36 +79,33 @@ class Half:
 
 @dataclass(frozen=True)
 class Borders:
-    """What stands ahead of a model's first block, and between blocks of two widths.
+    """What stands between blocks of two widths.
 
     Attributes:
         widths: all widths, ascending.
         parameters: ``[widths + 1, widths + 1]``; the last row and column, `NO_WIDTH`, are zero.
         flops: the same.
-        entry: per width of the first block, the cost of what stands ahead of it.
+        latency: the same, in nanoseconds.
     """
 
     widths: tuple[int, ...]
     parameters: Numbers
     flops: Reals
-    entry: tuple[Cost, ...]
+    latency: Numbers
 
     @classmethod
-    def of(
-        cls,
-        widths: Sequence[int],
-        entry: Callable[[int], Cost],
-        border: Callable[[int, int], Cost],
-    ) -> Borders:
+    def of(cls, widths: Sequence[int], border: Callable[[int, int], Cost]) -> Borders:
         """Asks for every cost once."""
         size = len(widths)
         parameters = np.zeros((size + 1, size + 1), dtype=np.int64)
         flops = np.zeros((size + 1, size + 1))
+        latency = np.zeros((size + 1, size + 1), dtype=np.int64)
         for row, before in enumerate(widths):
             for column, after in enumerate(widths):
                 cost = border(before, after)
                 parameters[row, column], flops[row, column] = cost.parameters, cost.flops
-        return cls(tuple(widths), parameters, flops, tuple(entry(width) for width in widths))
+                latency[row, column] = cost.latency_ns
+        return cls(tuple(widths), parameters, flops, latency)
 
 
 class Selection:
@@ -116,6 +116,7 @@ class Selection:
         entry: cost of what stands ahead of a first block of some width (tables, projection).
         border: cost of the map from one width to another; nothing where they are equal.
         limits: what a model must keep.
+        leave: cost of what stands behind a last block of some width.
 
     Raises:
         UserError: there are more combinations than can be held.
@@ -127,13 +128,19 @@ class Selection:
         entry: Callable[[int], Cost],
         border: Callable[[int, int], Cost],
         limits: Limits,
+        leave: Callable[[int], Cost] = lambda width: Cost(),
     ) -> None:
         self.limits = limits
         widths = sorted({width_of(row) for table in tables for row in table})
-        self.borders = Borders.of(widths, entry, border)
+        self.borders = Borders.of(widths, border)
+        costs = [[Cost(row.parameters, row.flops, row.latency_ns) for row in t] for t in tables]
+        for at, ends in ((0, entry), (-1, leave)):
+            known = {width: ends(width) for width in widths}
+            pairs = zip(costs[at], tables[at], strict=True)
+            costs[at] = [cost + known[width_of(row)] for cost, row in pairs]
         middle = (len(tables) + 1) // 2
-        self.left = self._half(tables[:middle], self.borders.entry).by_loss()
-        self.right = self._half(tables[middle:], None).by_loss()
+        self.left = self._half(tables[:middle], costs[:middle]).by_loss()
+        self.right = self._half(tables[middle:], costs[middle:]).by_loss()
 
     def best(self, number: int) -> list[Combination]:
         """Returns the combinations with the least loss that keep the limits, best first.
@@ -165,17 +172,21 @@ class Selection:
         parameters = self.borders.parameters[last, right.first[:end]] + right.parameters[:end]
         parameters += left.parameters[index]
         flops = self.borders.flops[last, right.first[:end]] + right.flops[:end] + left.flops[index]
+        latency = self.borders.latency[last, right.first[:end]] + right.latency[:end]
+        latency += left.latency[index]
         rows = (*left.rows[index].tolist(),)
         return [
             Combination(
                 (*rows, *right.rows[at].tolist()),
                 float(loss[at]),
-                Cost(int(parameters[at]), float(flops[at])),
+                Cost(int(parameters[at]), float(flops[at]), int(latency[at])),
             )
-            for at in np.flatnonzero(self._admitted(parameters, flops))[:number]
+            for at in np.flatnonzero(self._admitted(parameters, flops, latency))[:number]
         ]
 
-    def _admitted(self, parameters: Numbers, flops: Reals) -> npt.NDArray[np.bool_]:
+    def _admitted(
+        self, parameters: Numbers, flops: Reals, latency: Numbers
+    ) -> npt.NDArray[np.bool_]:
         """Returns which costs keep the limits."""
         limits = self.limits
         keeps: npt.NDArray[np.bool_] = parameters >= limits.min_parameters
@@ -183,9 +194,11 @@ class Selection:
             keeps &= parameters <= limits.max_parameters
         if limits.max_flops:
             keeps &= flops <= limits.max_flops
+        if limits.max_latency_ms:
+            keeps &= latency / 1e6 <= limits.max_latency_ms
         return keeps
 
-    def _half(self, tables: Sequence[Sequence[BlockRow]], entry: tuple[Cost, ...] | None) -> Half:
+    def _half(self, tables: Sequence[Sequence[BlockRow]], costs: Sequence[Sequence[Cost]]) -> Half:
         """Returns all combinations of some blocks; of no blocks, the empty one."""
         size = prod(len(table) for table in tables)
         if size > LARGEST_HALF:
@@ -194,22 +207,18 @@ class Selection:
                 f"{LARGEST_HALF:,}: train the blocks with a smaller training.keep_per_bin"
             )
         zeros, no_width = np.zeros(1, dtype=np.int64), np.full(1, NO_WIDTH)
-        half = Half(np.zeros((1, 0), dtype=np.int64), np.zeros(1), zeros, np.zeros(1),
+        half = Half(np.zeros((1, 0), dtype=np.int64), np.zeros(1), zeros, np.zeros(1), zeros,
                     no_width, no_width)  # fmt: skip
-        for table in tables:
-            half = self._followed_by(half, table, entry)
-            entry = None
+        for table, own in zip(tables, costs, strict=True):
+            half = self._followed_by(half, table, own)
         return half
 
-    def _followed_by(
-        self, half: Half, table: Sequence[BlockRow], entry: tuple[Cost, ...] | None
-    ) -> Half:
+    def _followed_by(self, half: Half, table: Sequence[BlockRow], costs: Sequence[Cost]) -> Half:
         """Returns every combination with every row of one more block behind it."""
         width = np.array([self.borders.widths.index(width_of(row)) for row in table])
-        ahead = [Cost() if entry is None else entry[place] for place in width]
-        costs = [Cost(row.parameters, row.flops) + c for row, c in zip(table, ahead, strict=True)]
         parameters = np.array([cost.parameters for cost in costs])
         flops = np.array([cost.flops for cost in costs])
+        latency = np.array([cost.latency_ns for cost in costs])
         loss = np.array([row.loss for row in table])
         n, m = len(half.loss), len(table)
         old, new = np.repeat(np.arange(n), m), np.tile(np.arange(m), n)
@@ -220,6 +229,7 @@ class Selection:
             loss=half.loss[old] + loss[new],
             parameters=half.parameters[old] + parameters[new] + self.borders.parameters[last, here],
             flops=half.flops[old] + flops[new] + self.borders.flops[last, here],
+            latency=half.latency[old] + latency[new] + self.borders.latency[last, here],
             first=np.where(first == NO_WIDTH, here, first),
             last=here,
         )
@@ -227,7 +237,7 @@ class Selection:
     def _nothing(self) -> UserError:
         """Says that nothing keeps the limits, and what there is."""
         fewest, most = np.inf, 0.0
-        fewest_flops = np.inf
+        fewest_flops = shortest = np.inf
         for index in range(len(self.left.loss)):
             last = self.left.last[index]
             parameters = self.borders.parameters[last, self.right.first] + self.right.parameters
@@ -235,9 +245,13 @@ class Selection:
             fewest = min(fewest, self.left.parameters[index] + parameters.min())
             most = max(most, self.left.parameters[index] + parameters.max())
             fewest_flops = min(fewest_flops, self.left.flops[index] + flops.min())
+            latency = self.borders.latency[last, self.right.first] + self.right.latency
+            shortest = min(shortest, self.left.latency[index] + latency.min())
+        fastest = f", and take at least {shortest / 1e6:.4g} ms" if shortest else ""
         return UserError(
             f"no combination of the blocks' paths keeps the limits ({self.limits}); they have "
-            f"{int(fewest):,} to {int(most):,} parameters and at least {fewest_flops:.4g} FLOPs: "
+            f"{int(fewest):,} to {int(most):,} parameters and at least {fewest_flops:.4g} FLOPs"
+            f"{fastest}: "
             "loosen the limits, or train blocks of other widths"
         )
 

@@ -198,6 +198,7 @@ class CompressConfig:
     alignment: AlignmentSection = section(AlignmentSection)
     optimizer: OptimizerSection = section(OptimizerSection)
     training: BlockTrainingSection = section(BlockTrainingSection)
+    latency: LatencySection = section(LatencySection)
     select: SelectSection = section(SelectSection)
 
     def validate(self) -> Iterator[str]:

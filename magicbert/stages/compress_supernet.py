@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -35,13 +36,18 @@ from magicbert.data.manifest import Manifest, read_manifest
 from magicbert.data.source import TokenSource
 from magicbert.data.verification import verify_prepared
 from magicbert.errors import UserError
+from magicbert.records import digest_of
 from magicbert.run_lock import alone_in, check_free
+from magicbert.search.latency import LatencyTable
 from magicbert.space import Architecture, CostModel
 from magicbert.space.blocks import BlockSpace
+from magicbert.space.randomness import keyed_generator
+from magicbert.stages.compress_latency import chain_table, read_table, with_latencies
+from magicbert.stages.search_latency import FILE as LATENCIES
 from magicbert.trail import Trail, run_folder, stage_folder
 from magicbert.training.control import Deadline
 from magicbert.training.parts import Parts, Sections
-from magicbert.training.starting.environment import accelerator
+from magicbert.training.starting.environment import accelerator, is_launched
 from magicbert.training.starting.launching import run_on_ranks
 from magicbert.training.watching.exit_codes import EXIT_INTERRUPTED
 from magicbert.training.watching.interruption import listening
@@ -101,14 +107,16 @@ class BlockwiseTraining:
 
     Attributes:
         config: its configuration.
+        blocks: where the blocks stand, if not in this configuration's own folder.
     """
 
     config: CompressConfig
+    blocks: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where the blocks stand."""
-        return stage_folder(self.config.run, STAGE)
+        return self.blocks or stage_folder(self.config.run, STAGE)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -123,7 +131,33 @@ class BlockwiseTraining:
     @cached_property
     def origin(self) -> BlockOrigin:
         """What decides every block's table."""
-        return BlockOrigin.of(self.config, self.teacher.digest, self.manifest.digest)
+        table = self.latencies
+        latency = "" if table is None else digest_of(table.to_json())
+        return BlockOrigin.of(self.config, self.teacher.digest, self.manifest.digest, latency)
+
+    @cached_property
+    def latencies(self) -> LatencyTable | None:
+        """What bins follow beside sizes: measured once, then the blocks' own; ``None`` = FLOPs."""
+        config = self.config
+        if config.training.bin_by != "size-and-latency":
+            return None
+        if (self.folder / LATENCIES).is_file():
+            return read_table(self.folder / LATENCIES)
+        if is_launched():
+            raise UserError(
+                f"{self.folder / LATENCIES}: no latencies here, and no rank measures while others "
+                "do; start the ranks by `magicbert compress supernet`, which measures first"
+            )
+        space, size = block_space(config), config.blocks.num_blocks
+
+        def draw(number: int) -> list[Architecture]:
+            generator = keyed_generator(config.training.seed, "latency-checks", 0)
+            chains = [[space.paths.sample(generator) for _ in range(size)] for _ in range(number)]
+            names = ([encoder_operators(space, one, config.blocks.head_size) for one in chain]
+                     for chain in chains)  # fmt: skip
+            return [Architecture(tuple(itertools.chain(*chain))) for chain in names]
+
+        return chain_table(config, self.student, self.manifest.length, self.folder, draw)
 
     def is_finished(self) -> bool:
         """Whether every block has its table, made from this very configuration."""
@@ -261,19 +295,17 @@ class BlockwiseTraining:
     @cached_property
     def costs(self) -> CostModel:
         """Cost of every operator at every width on a full row."""
-        return block_costs(
-            block_space(self.config),
-            self.student,
-            self.config.blocks.head_size,
-            self.manifest.length,
-        )
+        head_size, length = self.config.blocks.head_size, self.manifest.length
+        costs = block_costs(block_space(self.config), self.student, head_size, length)
+        return costs if self.latencies is None else with_latencies(costs, self.latencies)
 
     def candidates(self) -> Candidates:
         """Returns the paths of any block, in their bins."""
         config = self.config
         return block_candidates(
-            block_space(config), self.costs, config.blocks.head_size, config.training.num_bins
-        )
+            block_space(config), self.costs, config.blocks.head_size, config.training.num_bins,
+            by_latency=self.latencies is not None,
+        )  # fmt: skip
 
 
 def student_of(

@@ -255,10 +255,12 @@ class BlocksPlanner:
     def headline(self) -> str:
         """Returns one line about what is trained on what."""
         blocks, training, ranks = self.config.blocks, self.config.training, self.num_ranks
+        by_latency = training.bin_by == "size-and-latency"
+        stand_in = "; bins by FLOPs, for latencies are not measured here" if by_latency else ""
         models = self.space.count() ** blocks.num_blocks
         return (
             f"compress supernet: {blocks.num_blocks} blocks of {self.space.count():,} paths, "
             f"{models:.3g} models; at most {training.num_steps:,} steps of "
             f"{training.rows_per_step:,} rows x {self.rows.length} tokens; {ranks} "
-            f"rank{'s' if ranks > 1 else ''} with blocks, {training.precision}"
+            f"rank{'s' if ranks > 1 else ''} with blocks, {training.precision}{stand_in}"
         )

@@ -194,12 +194,12 @@ def measure_table(
     return dataclasses.replace(table, checks=tuple(checks))
 
 
-def report(table: LatencyTable, file: Path) -> None:
+def report(table: LatencyTable, file: Path, stage: str = "search") -> None:
     """Says how good the sums are."""
     quantiles = table.error_quantiles()
     LOGGER.info(
-        "search: latencies measured: %s; sums are off by %.1f%% (median of %d whole models), "
+        "%s: latencies measured: %s; sums are off by %.1f%% (median of %d whole models), "
         "%.1f%% at most; limits are held with %.1f%% added",
-        file, 100 * quantiles["0.5"], len(table.checks), 100 * quantiles["1"],
+        stage, file, 100 * quantiles["0.5"], len(table.checks), 100 * quantiles["1"],
         100 * table.error_bound,
     )  # fmt: skip

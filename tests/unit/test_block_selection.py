@@ -17,16 +17,22 @@ WIDTHS = (8, 16, 24)
 
 
 def entry(width: int) -> Cost:
-    return Cost(100 + 3 * width, 7.0 * width)
+    return Cost(100 + 3 * width, 7.0 * width, 11 * width)
+
+
+def leave(width: int) -> Cost:
+    return Cost(latency_ns=5 * width)
 
 
 def border(before: int, after: int) -> Cost:
-    return Cost() if before == after else Cost(before * after, 2.0 * before * after)
+    return Cost() if before == after else Cost(before * after, 2.0 * before * after, before + after)
 
 
-def row(number: int, width: int, parameters: int, flops: float, loss: float) -> BlockRow:
+def row(
+    number: int, width: int, parameters: int, flops: float, loss: float, latency: int = 0
+) -> BlockRow:
     path = Architecture((f"w{width}", f"op{number}"))
-    return BlockRow(path, (f"op{number}w{width}",), parameters, flops, loss, 0)
+    return BlockRow(path, (f"op{number}w{width}",), parameters, flops, loss, 0, latency)
 
 
 def tables(seed: int, sizes: Sequence[int]) -> list[list[BlockRow]]:
@@ -40,6 +46,7 @@ def tables(seed: int, sizes: Sequence[int]) -> list[list[BlockRow]]:
                 int(generator.integers(10, 2000)),
                 float(generator.integers(10, 5000)),
                 float(generator.integers(0, 40)) / 8,
+                int(generator.integers(10, 900)),
             )
             for number in range(size)
         ]
@@ -52,7 +59,8 @@ def every_combination(blocks: list[list[BlockRow]]) -> list[Combination]:
     for numbers in itertools.product(*(range(len(table)) for table in blocks)):
         rows = [table[number] for table, number in zip(blocks, numbers, strict=True)]
         widths = [int(one.path[0][1:]) for one in rows]
-        cost = sum((Cost(one.parameters, one.flops) for one in rows), start=entry(widths[0]))
+        costs = (Cost(one.parameters, one.flops, one.latency_ns) for one in rows)
+        cost = sum(costs, start=entry(widths[0]) + leave(widths[-1]))
         cost = sum((border(*pair) for pair in itertools.pairwise(widths)), start=cost)
         found.append(Combination(numbers, sum(one.loss for one in rows), cost))
     return sorted(found, key=lambda one: (one.loss, one.rows))
@@ -73,9 +81,15 @@ def test_the_selection_is_that_of_all_combinations(
     at = int(share * (len(every) - 1))
     by_size = sorted(one.cost.parameters for one in every)
     by_flops = sorted(one.cost.flops for one in every)
-    limits = Limits(by_size[-1 - at], by_size[0] if share < 0.5 else 0, by_flops[-1 - at // 2])
+    by_latency = sorted(one.cost.latency_ms for one in every)
+    limits = Limits(
+        by_size[-1 - at],
+        by_size[0] if share < 0.5 else 0,
+        by_flops[-1 - at // 2],
+        by_latency[-1 - at // 3] if seed % 2 else 0.0,
+    )
     admitted = [one for one in every if limits.admits(one.cost)]
-    selection = Selection(blocks, entry, border, limits)
+    selection = Selection(blocks, entry, border, limits, leave)
     if not admitted:
         with pytest.raises(UserError, match="no combination"):
             selection.best(number)
@@ -122,6 +136,13 @@ def test_limits_out_of_reach_name_what_there_is() -> None:
     largest = 100 + 3 * 16 + 70 + 8 * 16 + 50
     with pytest.raises(UserError, match=f"have {smallest} to {largest} parameters"):
         Selection(blocks, entry, border, Limits(max_parameters=100)).best(5)
+
+
+def test_a_latency_out_of_reach_names_the_fastest() -> None:
+    blocks = [[row(0, 8, 50, 9.0, 1.0, 4_000_000), row(1, 16, 70, 8.0, 1.0, 3_000_000)]] * 2
+    limits = Limits(max_latency_ms=5.0)
+    with pytest.raises(UserError, match=r"max_latency_ms 5\); .* take at least 6 ms"):
+        Selection(blocks, entry, border, limits, leave).best(5)
 
 
 def test_more_combinations_than_can_be_held_are_refused() -> None:

@@ -59,6 +59,10 @@ class BlockTrainingSection:
         0.02, "standard deviation of the initial weights", within="(0, 10]"
     )
     num_bins: int = option(10, "bins of size and latency (B)", within="[1, 1000]")
+    bin_by: Literal["size-and-flops", "size-and-latency"] = option(
+        "size-and-flops",
+        "what puts paths into bins beside parameters: FLOPs, or latency measured on this machine",
+    )
     warmup_rounds: int = option(3, "rounds before the first shrinking", within="[0, 1e6]")
     steps_per_round: int = option(
         3000, "steps of a round, after which bins are halved (an epoch)", within="[1, 1e9]"
@@ -95,6 +99,12 @@ class SelectSection:
     min_parameters: int = option(0, "fewest parameters; 0 = no limit", within="[0, 1e12]")
     max_flops: float = option(
         0.0, "most forward FLOPs of one row of the prepared length; 0 = none", within="[0, 1e18]"
+    )
+    max_latency_ms: float = option(
+        0.0,
+        "longest latency of a model with a classification head, measured as `latency` says; 0 = "
+        "no limit",
+        within="[0, 1e9]",
     )
     embedding_size: int = option(
         0, "width of the student's tables; 0 = that of its first block", within="[0, 65536]"
