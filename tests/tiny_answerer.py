@@ -18,13 +18,15 @@ from magicbert.finetune.squad.task import EMBEDDED_SQUAD
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def save_answerer(folder: Path, texts: str, *, hidden: int = 32) -> Path:
-    """Saves an encoder of two layers that knows every word of some texts."""
+def save_answerer(
+    folder: Path, texts: str, *, hidden: int = 32, architecture: str = "mha4-ffn"
+) -> Path:
+    """Saves a small encoder that knows every word of some texts."""
     words = sorted(set(re.findall(r"\w+|[^\w\s]", texts.lower())))
     save_tokenizer(folder, [*SPECIAL, *words])
     torch.manual_seed(0)
     config = MagicBertConfig(
-        architecture="mha4-ffn", hidden_size=hidden, vocab_size=len(SPECIAL) + len(words),
+        architecture=architecture, hidden_size=hidden, vocab_size=len(SPECIAL) + len(words),
         max_position_embeddings=96, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         initializer_range=0.2, auto_map=dict(AUTO_MAP),
     )  # fmt: skip

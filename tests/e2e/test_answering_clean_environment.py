@@ -15,8 +15,10 @@ from tiny_answerer import save_answerer, write_voyages
 
 from magicbert.config.roots import FinetuneConfig
 from magicbert.config.sections import FinetuneSection, RunSection, SquadSection
+from magicbert.finetune.grid import RESULTS_SCHEMA
 from magicbert.finetune.squad.squad_file import read_squad_file
 from magicbert.finetune.squad.task import SQUAD_V2
+from magicbert.records import read_record
 from magicbert.stages import finetune
 
 PROBE = Path(__file__).with_name("answering_model_probe.py")
@@ -25,12 +27,13 @@ NUM_QUESTIONS = 20
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of a stage that kept its model."""
+    """Returns the folder of a stage that kept its models, which have two widths."""
     root = tmp_path_factory.mktemp("runs")
-    model = save_answerer(root / "model", write_voyages(root / "squad", 4))
+    texts = write_voyages(root / "squad", 4)
+    model = save_answerer(root / "model", texts, architecture="mha4w24-ffnw24-mha4-ffn")
     settings = FinetuneSection(
-        model=str(model), tasks=("squad_v2",), learning_rates=(0.003,), seeds=(0,), num_epochs=4,
-        batch_size=8, keep_model=True,
+        model=str(model), tasks=("squad_v2", "embedded"), learning_rates=(0.003,), seeds=(0,),
+        num_epochs=4, batch_size=8, keep_model=True,
     )  # fmt: skip
     squad = SquadSection(
         data=str(root / "squad"), max_length=48, overlap=12, max_question_tokens=16,
@@ -73,6 +76,15 @@ def test_the_pipeline_answers_as_the_stage_predicted(stage: Path, report: dict[s
     assert answers == list(predicted.values())[:NUM_QUESTIONS]
     assert report["spelled"] == answers
     assert report["class"] == "MagicBertForQuestionAnswering"
+
+
+def test_a_model_of_several_widths_is_fine_tuned_on_both_kinds_of_tasks(stage: Path) -> None:
+    record = read_record(stage / "results.json", RESULTS_SCHEMA)
+    assert {row["task"] for row in record["summary"]} == {"squad_v2", "embedded"}
+    for task, kind in (("squad_v2", "QuestionAnswering"), ("embedded", "SequenceClassification")):
+        config = json.loads((stage / "models" / task / "config.json").read_text())
+        assert config["architecture"] == "mha4w24-ffnw24-mha4-ffn"
+        assert config["architectures"] == [f"MagicBertFor{kind}"]
 
 
 def test_several_answers_come_best_first_and_are_not_empty(report: dict[str, Any]) -> None:

@@ -12,24 +12,32 @@ from typing import Any
 
 import pytest
 import torch
-from exported_run import ARCHITECTURE, write_run
+from exported_run import ARCHITECTURE, write_retrained, write_run
 from safetensors.torch import save_file
 
 from magicbert.bert.extraction import extract
 from magicbert.bert.saving import load_supernet
 from magicbert.config.roots import ExportConfig
 from magicbert.config.sections import RunSection
+from magicbert.space import Architecture, SearchSpace
 from magicbert.stages import export
 
 PROBE = Path(__file__).with_name("exported_model_probe.py")
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+# As the search finds them, and as compression does: with a width for each block.
+MODELS = (ARCHITECTURE, Architecture.parse("mha2w8-conv3w8-ffn16w12-conv5x24w16"))
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=str)
+def report(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """What the probe saw of a model exported by the stage."""
     run = write_run(tmp_path_factory.mktemp("runs"))
+    write_retrained(run / "retrain", SearchSpace.of(request.param))
     export.run(ExportConfig(run=RunSection(root=str(run.parent), name=run.name)))
-    write_expected(run)
+    write_expected(run, request.param)
     elsewhere = tmp_path_factory.mktemp("clean")
     output = elsewhere / "report.json"
     arguments = (run / "export", sysconfig.get_path("purelib"), output)
@@ -55,10 +63,10 @@ def clean_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def write_expected(run: Path) -> None:
+def write_expected(run: Path, architecture: Architecture) -> None:
     """Saves a padded batch and what the trained model makes of it."""
     supernet, _ = load_supernet(run / "retrain" / "model")
-    model = extract(supernet, ARCHITECTURE)
+    model = extract(supernet, architecture)
     inputs = torch.arange(24).view(2, 12) % 11 + 5
     mask = torch.ones_like(inputs)
     mask[1, 7:] = 0
