@@ -66,7 +66,9 @@ def first_questions(number: int) -> list[tuple[str, dict[str, str]]]:
     data = os.environ.get("MAGICBERT_DATA")
     if not data:
         raise UserError("MAGICBERT_DATA: not set; it names the folder that holds squad/")
-    rows = read_squad_file(Path(data) / "squad" / "dev-v1.1.json.gz", SQUAD).rows[:number]
+    folder = Path(data) / "squad"
+    file = next((f for f in sorted(folder.glob("dev-v1.1.json*"))), folder / "dev-v1.1.json")
+    rows = read_squad_file(file, SQUAD).rows[:number]
     return [(row.id, {"question": row.text, "context": row.context}) for row in rows]
 
 

@@ -48,7 +48,7 @@ def asked(model: dict[str, str], rows: list[dict[str, str]], windows: dict[str, 
 def graph_difference(folder: str, graph: str, row: dict[str, str]) -> float:
     """Returns the largest difference of start and end logits between torch and ONNX Runtime."""
     model = AutoModelForQuestionAnswering.from_pretrained(folder, trust_remote_code=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     inputs = tokenizer(

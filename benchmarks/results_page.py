@@ -84,17 +84,25 @@ def plots(run: RunRecords) -> dict[str, str]:
     """Returns the figures of the page as SVG, by name."""
     trained = [r for r in (*run.finished("pretrain"), *run.finished("retrain"))
                if (r.result or {})["finished"]]  # fmt: skip
-    curves = [
-        Curve(model_name(r), r.series("train", "loss"), r.series("valid", "loss")) for r in trained
-    ]
-    entropies = [(r.result or {})["unigram_entropy"] for r in trained if is_masked(r)]
+    masked = [r for r in trained if is_masked(r)]
+    entropies = [(r.result or {})["unigram_entropy"] for r in masked]
     scores = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
     drawn = {}
-    if curves:
-        drawn["losses"] = loss_plot(curves, entropy=entropies[0] if entropies else None)
+    if masked:
+        drawn["losses"] = loss_plot([curve_of(r) for r in masked], entropy=entropies[0])
+    if discriminators := [r for r in trained if not is_masked(r)]:
+        curves = [curve_of(r) for r in discriminators]
+        drawn["discriminators"] = loss_plot(curves, unit="token")
     if scores:
         drawn["glue"] = score_plot(scores)
     return drawn
+
+
+def curve_of(record: StageRecord) -> Curve:
+    """Returns the losses of a training; those of training steps only where dev losses compare."""
+    is_mixed = not is_masked(record) or record.config.get("distillation", {}).get("teacher")
+    train: tuple[list[int], list[float]] = ([], []) if is_mixed else record.series("train", "loss")
+    return Curve(model_name(record), train, record.series("valid", "loss"))
 
 
 def write_plot(target: Path, name: str, svg: str) -> str:

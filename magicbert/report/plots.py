@@ -62,6 +62,7 @@ def loss_plot(
     *,
     entropy: float | None = None,
     alignment: tuple[Sequence[int], Sequence[float]] = ((), ()),
+    unit: str = "masked token",
 ) -> str:
     """Draws loss over steps, and below it the alignment loss where there is one.
 
@@ -69,6 +70,7 @@ def loss_plot(
         curves: one colour each.
         entropy: nats; level of a model that knows the frequencies of the tokens only.
         alignment: steps and values of the alignment loss.
+        unit: what a loss is the mean over.
     """
 
     def draw(figure: Figure) -> None:
@@ -83,7 +85,7 @@ def loss_plot(
                 "unigram entropy", (1, entropy), xycoords=("axes fraction", "data"),
                 xytext=(0, 4), textcoords="offset points", ha="right", color=MUTED, fontsize=10,
             )  # fmt: skip
-        axes[0].set_ylabel("loss, nats per masked token")
+        axes[0].set_ylabel(f"loss, nats per {unit}")
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend(loc="upper right", ncols=max(1, min(3, len(curves))))
         if rows == 2:
