@@ -1,6 +1,6 @@
 """Shows that fine-tuned models answer questions where magicbert was never installed.
 
-    python benchmarks/clean_environment.py docs/results/NAME.json runs/RUN/finetune-LABEL ...
+    python benchmarks/clean_environment.py --trust_remote_code OUTPUT.json runs/RUN/finetune-L ...
 
 makes a virtual environment with torch, transformers and onnxruntime alone. There, the kept SQuAD
 model of each fine-tuning is asked the first dev questions through `pipeline`, and its ONNX graph
@@ -30,19 +30,25 @@ from magicbert.trail import describe_environment
 
 SCHEMA = "magicbert/clean-environment/1"
 PROBE = Path(__file__).with_name("clean_probe.py")
+SCRIPT = "benchmarks/clean_environment.py"
 TASK = "squad"
 # The oldest transformers that is supported: the models were made with a newer one.
 PACKAGES = ("torch==2.13.0", "transformers==5.17.0", "onnxruntime")
 
 
-def main(output: Path, stages: Sequence[Path], packages: Sequence[str], number: int) -> None:
+def main(
+    output: Path, stages: Sequence[Path], packages: Sequence[str], number: int, *, trust: bool
+) -> None:
     """Makes the environment, asks there, and writes the record."""
+    if not trust:
+        raise UserError("the models bring code of their own: give --trust_remote_code to run it")
     questions = first_questions(number)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = {
             "questions": [row for _, row in questions],
             "windows": windows_of(stages[0]),
+            "trust_remote_code": trust,
             "models": [model_of(stage) for stage in stages],
         }
         seen = asked_in(folder, environment_in(folder, packages), task)
@@ -52,7 +58,7 @@ def main(output: Path, stages: Sequence[Path], packages: Sequence[str], number: 
     ]
     names = " ".join(map(str, stages))
     write_record(output, SCHEMA, {
-        "command": f"python benchmarks/clean_environment.py {output} {names}",
+        "command": f"python {SCRIPT} --trust_remote_code {output} {names}",
         "commit": describe_environment()["commit"],
         "python": seen["python"],
         "versions": seen["versions"],
@@ -137,8 +143,13 @@ if __name__ == "__main__":
     parser.add_argument("stages", type=Path, nargs="+", help="such as runs/NAME/finetune-LABEL")
     parser.add_argument("--packages", nargs="+", default=PACKAGES, help="what is installed there")
     parser.add_argument("--questions", type=int, default=50, help="how many are asked")
+    parser.add_argument("--trust_remote_code", action="store_true",
+                        help="run the code that comes with the models")  # fmt: skip
     given = parser.parse_args()
     try:
-        main(given.output, given.stages, given.packages, given.questions)
+        main(
+            given.output, given.stages, given.packages, given.questions,
+            trust=given.trust_remote_code,
+        )  # fmt: skip
     except UserError as error:
         parser.exit(EXIT_USER_ERROR, f"{error}\n")

@@ -27,35 +27,36 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
     return {
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": sys.version.split()[0],
-        "models": [asked(model, task["questions"], task["windows"]) for model in task["models"]],
+        "models": [asked(model, task) for model in task["models"]],
     }
 
 
-def asked(model: dict[str, str], rows: list[dict[str, str]], windows: dict[str, int]) -> Any:
+def asked(model: dict[str, str], task: dict[str, Any]) -> dict[str, Any]:
     """Returns the answers of one model, and the largest difference of its graph's logits."""
-    folder = model["folder"]
-    answer = pipeline("question-answering", model=folder, trust_remote_code=True)
-    found = answer(rows, **windows)
+    trust: bool = task["trust_remote_code"]
+    answer = pipeline("question-answering", model=model["folder"], trust_remote_code=trust)
+    found = answer(task["questions"], **task["windows"])
     return {
         **model,
         "class": type(answer.model).__name__,
         "answers": [one["answer"] for one in found],
-        "graph_difference": graph_difference(folder, model["graph"], rows[0]),
+        "graph_difference": graph_difference(model, task["questions"][0], trust),
     }
 
 
 @torch.no_grad()
-def graph_difference(folder: str, graph: str, row: dict[str, str]) -> float:
+def graph_difference(model: dict[str, str], row: dict[str, str], trust: bool) -> float:
     """Returns the largest difference of start and end logits between torch and ONNX Runtime."""
-    model = AutoModelForQuestionAnswering.from_pretrained(folder, trust_remote_code=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    folder, graph = model["folder"], model["graph"]
+    net = AutoModelForQuestionAnswering.from_pretrained(folder, trust_remote_code=trust).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
     inputs = tokenizer(
         row["question"], row["context"], truncation="only_second", max_length=128,
         return_tensors="pt",
     )  # fmt: skip
-    output = model(**{name: inputs[name] for name in names})
+    output = net(**{name: inputs[name] for name in names})
     ours = session.run(None, {name: inputs[name].numpy() for name in names})
     theirs = (output.start_logits.numpy(), output.end_logits.numpy())
     return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))

@@ -9,11 +9,19 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """Leaves the package's logger as it was: a command sets it up for the rest of its process."""
-    logger = logging.getLogger("magicbert")
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+def new_logging() -> Iterator[None]:
+    """Starts and ends with the package's logger as it is before any command.
+
+    A command sets it up for the rest of its process, and so may a fixture of a whole module.
+    """
+    reset_logger()
     yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
-    logger.propagate = propagate
+    reset_logger()
+
+
+def reset_logger() -> None:
+    """Takes back what a command or a run's trail has done to the package's logger."""
+    logger = logging.getLogger("magicbert")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True

@@ -35,11 +35,13 @@ SQUAD = {
 }
 
 
-def ask(output: Path, stage: Path, data: Path | None) -> subprocess.CompletedProcess[str]:
+def ask(
+    output: Path, stage: Path, data: Path | None, *options: str
+) -> subprocess.CompletedProcess[str]:
     environment = {name: v for name, v in os.environ.items() if name != "MAGICBERT_DATA"}
     if data is not None:
         environment["MAGICBERT_DATA"] = str(data)
-    command = [sys.executable, str(ROOT / SCRIPT), str(output), str(stage)]
+    command = [sys.executable, str(ROOT / SCRIPT), *options, str(output), str(stage)]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -55,11 +57,19 @@ def test_what_is_missing_is_one_message(tmp_path: Path, has_data: bool, message:
     stage = tmp_path / "finetune-x"
     stage.mkdir()
     (stage / "config.yaml").write_text("{}\n")
-    done = ask(tmp_path / "out.json", stage, tmp_path if has_data else None)
+    done = ask(tmp_path / "out.json", stage, tmp_path if has_data else None, "--trust_remote_code")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.json").exists()
+
+
+def test_code_of_models_is_run_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    done = ask(tmp_path / "out.json", tmp_path, tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "the models bring code of their own: give --trust_remote_code to run it\n"
+    )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="the probe runs graphs")

@@ -34,7 +34,10 @@ def prepare(config):
     list(map_in_order(time.sleep, [0.5] * 8, num_workers=2))
 
 if __name__ == "__main__":
+    import signal
     from magicbert import cli
+    # What runs in the background of a shell inherits that it ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stage = types.ModuleType("stage")
     stage.run = globals()[sys.argv[1]]
     sys.modules["magicbert.stages.report"] = stage
