@@ -78,7 +78,7 @@ def origin_of(
     """
     trails = [read_trail(folder) for folder in folders]
     machines = {f"{env['system']}, {env['processors']} processors" for env, _ in trails}
-    commits = {row["commit"] or "unknown" for row in rows if "key" in row}
+    commits = {row.get("commit") or "unknown" for row in rows if row["kind"] != "study"}
     named = (f"magicbert analyze ranking --run.name {c['run']['name']}" for _, c in trails)
     return {
         "command": command or "; ".join(named),

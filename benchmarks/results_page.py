@@ -15,11 +15,10 @@ from typing import Any
 
 from results_tables import (
     comparison_table,
-    compression_tables,
     is_masked,
     model_name,
+    ranked_tables,
     score_table,
-    search_tables,
     stage_table,
     summary_rows,
     training_table,
@@ -47,7 +46,7 @@ def main(run_folder: str, output: str) -> None:
     }
     write_record(target.with_suffix(".json"), SCHEMA, payload)
     tables = [
-        training_table(run), *search_tables(run), *compression_tables(run), score_table(run),
+        training_table(run), *ranked_tables(run), score_table(run),
         comparison_table(run), stage_table(payload["rows"]),
     ]  # fmt: skip
     figures = [write_plot(target, name, svg) for name, svg in plots(run).items()]

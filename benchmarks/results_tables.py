@@ -11,6 +11,13 @@ from magicbert.report.reading import RunRecords, StageRecord
 
 # Of the architectures that a search or a compression ranked, so many are shown.
 NUM_SHOWN = 5
+# Per stage that ranks architectures: title, what the loss is one of, what was counted.
+RANKED = {
+    "search": ("Search", "loss, inherited weights", "scores"),
+    "compress": (
+        "Compression", "loss, blocks put together", "models with the least sums of block losses run"
+    ),
+}  # fmt: skip
 
 
 def model_name(record: StageRecord) -> str:
@@ -28,8 +35,9 @@ def is_masked(record: StageRecord) -> bool:
 def training_table(run: RunRecords) -> str:
     """Returns the table of what was trained and how well it predicts."""
     head = ("model", "architecture", "parameters", "steps", "tokens", "valid loss", "accuracy")
+    trained = (*run.finished("pretrain"), *run.finished("retrain"))
     rows, notes = [], []
-    for record in (*run.finished("pretrain"), *run.finished("retrain")):
+    for record in trained:
         result = record.result or {}
         num_paths = record.config["training"]["num_eval_paths"]
         architecture = result["architecture"]
@@ -48,7 +56,7 @@ def training_table(run: RunRecords) -> str:
                 f"\n\nUnigram entropy of the masked valid targets: {result['unigram_entropy']:.3f} "
                 f"nats; the supernet's valid loss is **{gap:.3f} nats below** it."
             )
-    if any("RTD" in row[-2] for row in rows):
+    if not all(map(is_masked, trained)):
         notes.append(
             "\n\nLosses and accuracies marked RTD are those of the discriminator, per token; the "
             "others are per masked token."
@@ -56,42 +64,23 @@ def training_table(run: RunRecords) -> str:
     return section("Training", head, rows) + "".join(notes)
 
 
-def search_tables(run: RunRecords) -> Iterator[str]:
-    """Yields a table per search, of the best architectures it found."""
-    for record in run.finished("search"):
-        result = record.result or {}
-        if not result["results"]:
-            continue
-        title = f"Search {record.label}".rstrip()
-        limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items() if value)
-        table = section(title, *ranked(result["results"], "loss, inherited weights"))
-        yield f"{table}\n\n{len(result['scored'])} scores; limits: {limits or 'none'}."
-
-
-def compression_tables(run: RunRecords) -> Iterator[str]:
-    """Yields a table per compression, of the best models under its budget."""
-    for record in run.finished("compress"):
-        result = record.result or {}
-        title = f"Compression {record.label}".rstrip()
-        limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items() if value)
-        table = section(title, *ranked(result["results"], "loss, blocks put together"))
-        yield (
-            f"{table}\n\n{len(result['scored'])} models with the least sums of block losses were "
-            f"run; limits: {limits or 'none'}."
-        )
-
-
-def ranked(
-    results: Sequence[dict[str, Any]], loss: str
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Returns head and rows of the first of some ranked architectures."""
-    head = ("rank", "architecture", "parameters", "FLOPs of a row", loss)
-    rows = [
-        (str(rank), f"`{row['architecture']}`", f"{row['parameters']:,}", f"{row['flops']:,.0f}",
-         f"{row['loss']:.3f}")
-        for rank, row in enumerate(results[:NUM_SHOWN], start=1)
-    ]  # fmt: skip
-    return head, rows
+def ranked_tables(run: RunRecords) -> Iterator[str]:
+    """Yields a table per search and compression, of the best architectures it found."""
+    for stage, (title, loss, counted) in RANKED.items():
+        for record in run.finished(stage):
+            result = record.result or {}
+            if not result["results"]:
+                continue
+            head = ("rank", "architecture", "parameters", "FLOPs of a row", loss)
+            rows = [
+                (str(rank), f"`{row['architecture']}`", f"{row['parameters']:,}",
+                 f"{row['flops']:,.0f}", f"{row['loss']:.3f}")
+                for rank, row in enumerate(result["results"][:NUM_SHOWN], start=1)
+            ]  # fmt: skip
+            limits = ", ".join(f"{name} {value:,}" for name, value in result["limits"].items()
+                               if value)  # fmt: skip
+            table = section(f"{title} {record.label}".rstrip(), head, rows)
+            yield f"{table}\n\n{len(result['scored'])} {counted}; limits: {limits or 'none'}."
 
 
 def score_table(run: RunRecords) -> str:

@@ -31,9 +31,9 @@ from magicbert.space import Architecture, CostModel
 from magicbert.space.blocks import BlockSpace
 from magicbert.stages.compress_supernet import STAGE, block_folder, block_space, student_of
 from magicbert.stages.plan_block_forward import BlockForward
-from magicbert.stages.plan_compress import planned_teacher
 from magicbert.stages.plan_facts import RECENT_LINES, Rate, Rows, planned_ranks, rows_of
 from magicbert.stages.plan_forward import WIDTHS
+from magicbert.stages.plan_teacher import planned_teacher
 from magicbert.supernet.anchor import num_references
 from magicbert.trail import read_metrics, stage_folder
 

@@ -32,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished analysis as the stage leaves it."""
     place = tmp_path_factory.mktemp("runs") / "study" / "analyze-ranking"
     write_trail(place, AnalyzeConfig(target="ranking"), [])
-    write_study(place / "rows.jsonl", study_rows(2))
+    rows = study_rows(2)
+    write_study(place / "rows.jsonl", [{**rows[0], "commit": "abc"}, *rows[1:]])
     return place
 
 
@@ -55,6 +56,7 @@ def test_the_page_and_all_that_stands_beside_it(folder, tmp_path):
 
     record = read_record(tmp_path / "page.json", "magicbert/rank-fidelity/1")
     assert {"rows", "command", "commit", "machine"} <= set(record)
+    assert record["commit"] == "abc, unknown"  # a study goes on over commits; older rows name none
     fields = {"method", "seed", "settings", "tau", "spearman", "loss", "steps", "flops"}
     assert all(fields <= set(row) for row in record["rows"])
     for entry in record["findings"]:

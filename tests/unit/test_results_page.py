@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from synthetic_run import write_run
+from synthetic_run import write_finetune, write_retrain, write_run
 
-from magicbert.records import read_record
+from magicbert.config.reading import to_yaml
+from magicbert.config.roots import RetrainConfig
+from magicbert.config.sections import DistillationSection
+from magicbert.records import read_record, write_record
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "benchmarks/results_page.py"
@@ -44,6 +47,45 @@ def test_the_generated_part_is_renewed_and_the_rest_is_kept(tmp_path):
 
     assert collect(run, tmp_path / "page").returncode == 0
     assert page.read_text() == text
+
+
+def test_discriminators_and_compressed_models_have_their_places(tmp_path):
+    run = write_run(tmp_path / "real", tasks=("cola", "squad"))
+    for label, changes in (("rtd", {"objective": "rtd"}), ("small", {})):
+        write_retrain(run, label, 4.0, 12)
+        file = run / f"retrain-{label}" / "result.json"
+        schema = "magicbert/training-result/1"
+        record = read_record(file, schema)
+        write_record(file, schema, {**record, **changes, "valid_loss": 0.251})
+    taught = RetrainConfig(distillation=DistillationSection(teacher="runs/x/retrain/model"))
+    (run / "retrain-small" / "config.yaml").write_text(to_yaml(taught))
+    write_finetune(run, "small", ("cola",), 0.5)
+    best = {"architecture": "mha2w8-ffnw16", "parameters": 1234, "flops": 5678.0, "loss": 3.25}
+    payload = {"results": [best], "scored": [best] * 7, "limits": {"max_parameters": 2000}}
+    write_record(
+        run / "compress-small" / "architectures.json", "magicbert/architectures/1", payload
+    )
+
+    assert collect(run, tmp_path / "page").returncode == 0
+    text = (tmp_path / "page.md").read_text()
+    assert "| 0.251 (RTD) |" in text
+    assert "marked RTD are those of the discriminator" in text
+    assert "## Compression small" in text
+    assert "| 1 | `mha2w8-ffnw16` | 1,234 | 5,678 | 3.250 |" in text
+    assert "7 models with the least sums of block losses run; limits: max_parameters 2,000." in text
+    assert "## GLUE and SQuAD, dev sets" in text
+    # One model was not asked about SQuAD; the mean is over GLUE alone.
+    assert "| squad | accuracy | 80.0 (78.5 to 81.0) | - |" in text
+    assert "| mean of 1 |  | 78.0 | 50.0 |" in text
+    shown = {
+        name: (tmp_path / f"page-{name}.svg").read_text() for name in ("losses", "discriminators")
+    }
+    # Neither a joint loss nor one with a teacher in it stands beside losses of masked tokens.
+    assert "rtd" not in shown["losses"]
+    assert "small, valid" in shown["losses"]
+    assert "small, train" not in shown["losses"]
+    assert "rtd, valid" in shown["discriminators"]
+    assert "nats per token" in shown["discriminators"]
 
 
 def test_a_run_that_is_not_there_is_one_message(tmp_path):

@@ -26,6 +26,7 @@ from magicbert.errors import ConfigError, UserError
 from magicbert.ranking.table import Table
 from magicbert.records import read_record
 from magicbert.stages import analyze, prepare
+from magicbert.trail import current_commit
 
 SETTING = RankingSection(
     space=SpaceSection(preset="custom", num_layers=2, candidates=("mha2", "ffn")),
@@ -82,6 +83,7 @@ def test_a_study_from_its_first_piece_to_its_result(root: Path, capsys: Any) -> 
     rows = rows_of(root)
     assert {row["kind"] for row in rows} == {"alone", "supernet"}
     assert len(rows) == 4 * 2 + 2 * 2
+    assert [row["commit"] for row in rows] == [current_commit()] * len(rows)
     folder = root / "tiny" / "analyze-ranking"
     result = read_record(folder / "result.json", analyze.SCHEMA)
     assert {(row["method"], row["seed"]) for row in result["rows"]} == {
