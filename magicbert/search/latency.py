@@ -84,6 +84,14 @@ class LatencyTable:
         errors = [abs(check.error) for check in self.checks] or [0.0]
         return {f"{q:g}": float(np.quantile(errors, q)) for q in QUANTILES}
 
+    def error_record(self) -> dict[str, Any]:
+        """Returns what a result that rests on predictions says of their error."""
+        return {
+            "error_quantiles": self.error_quantiles(),
+            "error_bound": self.error_bound,
+            "num_checks": len(self.checks),
+        }
+
     def limit_on_prediction(self, max_latency_ms: float) -> float:
         """Returns the largest prediction, in ms, that keeps a limit with the error added."""
         return max_latency_ms / (1 + self.error_bound)

@@ -13,15 +13,16 @@ from magicbert.bert.chain_latency import parts_of, timed_chain
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.config.roots import CompressConfig
 from magicbert.config.sections import LatencySection
-from magicbert.records import read_record, write_record
+from magicbert.records import write_record
 from magicbert.search.latency import Check, LatencyTable
 from magicbert.search.timing import Timing, measure
-from magicbert.space import Architecture, CostModel
+from magicbert.space import Architecture
 from magicbert.stages.search_latency import (
     FILE,
     SCHEMA,
     covering,
     facts_of,
+    read_table,
     report,
     timed_parts,
 )
@@ -111,29 +112,6 @@ def whole_latencies(
     calls = timed_chain(parts, (), (), models)
     found = measure(calls, num_threads=threads, seconds=section.seconds)
     return [found[f"whole {model}"].median_ns for model in models]
-
-
-def read_table(file: Path) -> LatencyTable:
-    """Reads a table.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    return LatencyTable.from_json(read_record(file, SCHEMA))
-
-
-def with_latencies(costs: CostModel, table: LatencyTable) -> CostModel:
-    """Returns costs of operators with their latencies."""
-    return costs.with_latency({name: t.median_ns for name, t in table.operators.items()}, 0)
-
-
-def error_of(table: LatencyTable) -> dict[str, Any]:
-    """Returns what a result says of the sums that its latencies are."""
-    return {
-        "error_quantiles": table.error_quantiles(),
-        "error_bound": table.error_bound,
-        "num_checks": len(table.checks),
-    }
 
 
 def shown_latency(result: Mapping[str, Any]) -> str:

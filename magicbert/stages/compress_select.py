@@ -29,7 +29,7 @@ from magicbert.search.latency import LatencyTable
 from magicbert.space import Architecture, Cost, Limits
 from magicbert.space.blocks import width_of_name
 from magicbert.space.randomness import keyed_generator
-from magicbert.stages.compress_latency import chain_table, error_of, shown_latency, whole_latencies
+from magicbert.stages.compress_latency import chain_table, shown_latency, whole_latencies
 from magicbert.stages.compress_supernet import STAGE, BlockwiseTraining, block_folder
 from magicbert.supernet.scoring import Score
 from magicbert.trail import Trail, own_or_plain_folder, run_folder, stage_folder
@@ -155,7 +155,7 @@ class Choice:
             "limits": dataclasses.asdict(self.limits),
             "origin": self.work.origin.digests,
             "settings": to_tree(self.config.select),
-            **({} if latencies is None else {"latency": error_of(latencies)}),
+            **({} if latencies is None else {"latency": latencies.error_record()}),
         }
         write_record(folder / RESULT, SCHEMA, payload)
         best = results[0]

@@ -42,8 +42,9 @@ from magicbert.search.latency import LatencyTable
 from magicbert.space import Architecture, CostModel
 from magicbert.space.blocks import BlockSpace
 from magicbert.space.randomness import keyed_generator
-from magicbert.stages.compress_latency import chain_table, read_table, with_latencies
+from magicbert.stages.compress_latency import chain_table
 from magicbert.stages.search_latency import FILE as LATENCIES
+from magicbert.stages.search_latency import read_table
 from magicbert.trail import Trail, run_folder, stage_folder
 from magicbert.training.control import Deadline
 from magicbert.training.parts import Parts, Sections
@@ -297,7 +298,7 @@ class BlockwiseTraining:
         """Cost of every operator at every width on a full row."""
         head_size, length = self.config.blocks.head_size, self.manifest.length
         costs = block_costs(block_space(self.config), self.student, head_size, length)
-        return costs if self.latencies is None else with_latencies(costs, self.latencies)
+        return costs if self.latencies is None else self.latencies.extend(costs)
 
     def candidates(self) -> Candidates:
         """Returns the paths of any block, in their bins."""

@@ -85,11 +85,7 @@ def with_latency(
         choices=timed,
         has_latency=True,
         latency_digest=digest,
-        latency_error={
-            "error_quantiles": table.error_quantiles(),
-            "error_bound": table.error_bound,
-            "num_checks": len(table.checks),
-        },
+        latency_error=table.error_record(),
     )
 
 
@@ -106,12 +102,12 @@ def table_of(
     facts = facts_of(section, parts)
     names = dict.fromkeys(name for layer in choices.space.layers for name in layer)
     if section.file:
-        table = LatencyTable.from_json(read_record(Path(section.file), SCHEMA))
+        table = read_table(Path(section.file))
         table.check_facts(facts, section.file)
         return covering(table, names, section.file)
     own = folder / FILE
     if own.is_file():
-        table = LatencyTable.from_json(read_record(own, SCHEMA))
+        table = read_table(own)
         try:
             table.check_facts(facts, str(own))
             return covering(table, names, str(own))
@@ -125,6 +121,15 @@ def table_of(
     write_record(own, SCHEMA, table.to_json())
     report(table, own)
     return table
+
+
+def read_table(file: Path) -> LatencyTable:
+    """Reads a table.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    return LatencyTable.from_json(read_record(file, SCHEMA))
 
 
 def covering(table: LatencyTable, names: dict[str, None], source: str) -> LatencyTable:
