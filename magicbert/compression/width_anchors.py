@@ -18,10 +18,11 @@ class AnchorPerWidth(AnchorPolicy):
     Args:
         space: the block's choices; the first one is the width.
         every: steps of one width between two comparisons.
+        delay_steps: first steps, of all widths together, that are trained without alignment.
     """
 
-    def __init__(self, space: SearchSpace, every: int) -> None:
-        super().__init__(space, every)
+    def __init__(self, space: SearchSpace, every: int, delay_steps: int = 0) -> None:
+        super().__init__(space, every, delay_steps)
         self.policies = {width: BestAnchor(space, every) for width in space.layers[0]}
         self.steps = dict.fromkeys(self.policies, 0)
 
@@ -32,6 +33,8 @@ class AnchorPerWidth(AnchorPolicy):
 
     def update(self, step: int, sampled: Architecture, score: ScorePaths) -> AnchorEvent | None:
         """Takes note of a finished step, as a step of its width alone."""
+        if step + 1 < self.delay_steps:
+            return None
         width = sampled[0]
         self.steps[width] += 1
         return self.policies[width].update(self.steps[width] - 1, sampled, score)

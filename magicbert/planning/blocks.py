@@ -108,6 +108,7 @@ class BlockFlops:
         rows: int,
         steps: int,
         num_references: int,
+        delay_steps: int = 0,
         scored_rows: int,
         taught_rows: int,
     ) -> BlockFlops:
@@ -118,13 +119,15 @@ class BlockFlops:
             teacher: of one row's forward.
             rows: of one step.
             steps: of the block.
-            num_references: forwards of an anchor in each step.
+            num_references: forwards of an anchor in each aligned step.
+            delay_steps: first steps without alignment.
             scored_rows: dev rows that paths of the block are run on.
             taught_rows: dev rows that the teacher is run on for them.
         """
         step = rows * (path * (FORWARDS_OF_A_STEP + num_references) + teacher)
         scoring = scored_rows * path + taught_rows * teacher
-        return cls(path, teacher, step, step * steps, scoring)
+        unaligned = rows * path * num_references * min(delay_steps, steps)
+        return cls(path, teacher, step, step * steps - unaligned, scoring)
 
     @property
     def total(self) -> float:

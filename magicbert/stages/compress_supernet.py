@@ -227,7 +227,7 @@ class BlockwiseTraining:
             candidates.pool, config.sampling, settings.seed, f"block-{number}-path"
         )
         anchors = (
-            AnchorPerWidth(space.product, config.alignment.every)
+            AnchorPerWidth(space.product, config.alignment.every, config.alignment.delay_steps)
             if config.alignment.enabled
             else None
         )

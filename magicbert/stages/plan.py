@@ -81,7 +81,8 @@ class Planner:
             training.rows_per_step,
             num_references=num_references(self.alignment, self.space),
         )
-        run_flops = flops.mean * training.num_steps
+        unaligned = min(self.alignment.delay_steps, training.num_steps)
+        run_flops = flops.mean * training.num_steps - flops.anchor * unaligned
         rate, ranks = self.rate.tokens_per_second, self.num_ranks
         return Plan(
             headline=self.headline(),

@@ -195,6 +195,7 @@ class BlocksPlanner:
             rows=training.rows_per_step,
             steps=own.steps,
             num_references=num_references(self.config.alignment, self.space.product),
+            delay_steps=self.config.alignment.delay_steps,
             scored_rows=own.scored * dev_rows,
             taught_rows=rounds * dev_rows,
         )

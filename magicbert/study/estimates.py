@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from magicbert.config.sections import RankingSection
 from magicbert.space import Architecture, SearchSpace
-from magicbert.study.methods import step_forwards
+from magicbert.study.methods import supernet_forwards
 from magicbert.study.rows import Row
 from magicbert.study.tenant import Tenant
 from magicbert.study.trials import NUM_CURVE_PATHS
@@ -41,7 +41,7 @@ class UnitCosts:
                 scored = dev_rows * (setting.num_curve_points + 1)
                 return self.tenant.forward_flops(unit.architecture) * (rows + scored)
             case SupernetUnit():
-                forwards = unit.num_steps * step_forwards(unit.entry, setting, self.space)
+                forwards = supernet_forwards(unit.entry, unit.num_steps, setting, self.space)
                 scored = dev_rows * (NUM_CURVE_PATHS * setting.num_curve_points + len(self.table))
                 return self.mean_forward() * (forwards + scored)
             case DownstreamUnit():

@@ -34,6 +34,7 @@ def alignment_of(entry: StudiedSupernetSection) -> AlignmentSection:
         enabled=entry.method in ALIGNED,
         weight=entry.weight,
         num_blocks=entry.num_blocks,
+        delay_steps=entry.alignment_delay,
         anchor=entry.anchor,
         every=entry.anchor_every,
         num_dev_batches=entry.anchor_batches,
@@ -70,6 +71,7 @@ def options_of(entry: StudiedSupernetSection) -> str:
     if entry.method in ALIGNED:
         parts += [f"w{entry.weight:g}", f"b{entry.num_blocks}", entry.anchor]
         parts += [f"every{entry.anchor_every}", f"dev{entry.anchor_batches}"]
+        parts += [f"delay{entry.alignment_delay}"] if entry.alignment_delay else []
         if entry.anchor == "top-percent":
             parts += [f"p{entry.top_percent:g}", f"r{entry.tolerance:g}", f"pool{entry.pool_size}"]
     return "-".join(parts) or "plain"
@@ -80,25 +82,36 @@ def supernet_steps(
 ) -> int:
     """Returns the optimizer steps of a supernet; at equal FLOPs alignment leaves fewer of them."""
     num_steps = entry.num_steps or setting.supernet_steps
-    if not entry.equal_flops:
+    if not entry.equal_flops or num_steps <= entry.alignment_delay:
         return num_steps
-    plain = FORWARDS_PER_STEP * setting.rows_per_step
-    return max(int(num_steps * plain / step_forwards(entry, setting, space)), 1)
+    own, added = step_forwards(entry, setting, space)
+    aligned = (num_steps - entry.alignment_delay) * own / (own + added)
+    return max(int(entry.alignment_delay + aligned), 1)
+
+
+def supernet_forwards(
+    entry: StudiedSupernetSection, num_steps: int, setting: RankingSection, space: SearchSpace
+) -> float:
+    """Returns what so many steps cost, in forwards of one row along a mean path."""
+    own, added = step_forwards(entry, setting, space)
+    return num_steps * own + max(num_steps - entry.alignment_delay, 0) * added
 
 
 def step_forwards(
     entry: StudiedSupernetSection, setting: RankingSection, space: SearchSpace
-) -> float:
+) -> tuple[float, float]:
     """Returns what a step costs, in forwards of one row along a mean path.
 
-    Step, references of the alignment, and the anchor's comparison spread over its steps.
+    Returns:
+        Those of the step itself, and those that alignment adds: its references, and the anchor's
+        comparison spread over its steps.
     """
     own = float(FORWARDS_PER_STEP * setting.rows_per_step)
     alignment = alignment_of(entry)
     if not alignment.enabled:
-        return own
+        return own, 0.0
     references = num_references(alignment, space) * setting.rows_per_step
     is_best = alignment.anchor == "best"
     compared = COMPARED_PATHS if is_best else 1 + min(alignment.pool_size, space.count())
     dev_rows = alignment.num_dev_batches * setting.rows_per_micro_batch
-    return own + references + compared * dev_rows / alignment.every
+    return own, references + compared * dev_rows / alignment.every

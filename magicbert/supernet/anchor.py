@@ -43,19 +43,22 @@ class AnchorEvent:
 
 
 class AnchorPolicy(ABC):
-    """Holds the anchor; the first path of the run is the first one.
+    """Holds the anchor; the first path of the run, or the delay's last, is the first one.
 
     Args:
         space: paths that can be anchors.
         every: M, steps between two comparisons; 1 is the paper's literal rule.
+        delay_steps: first steps that are trained without alignment.
 
     Attributes:
-        anchor: the current anchor; ``None`` until the first step is through.
+        anchor: the current anchor; ``None`` until the first step, or the last one of the delay, is
+            through.
     """
 
-    def __init__(self, space: SearchSpace, every: int) -> None:
+    def __init__(self, space: SearchSpace, every: int, delay_steps: int = 0) -> None:
         self.space = space
         self.every = every
+        self.delay_steps = delay_steps
         self.anchor: Architecture | None = None
 
     def update(self, step: int, sampled: Architecture, score: ScorePaths) -> AnchorEvent | None:
@@ -69,6 +72,8 @@ class AnchorPolicy(ABC):
         Returns:
             What was compared, or ``None`` if this step called for no comparison.
         """
+        if step + 1 < self.delay_steps:
+            return None
         if self.anchor is None:
             self.anchor = sampled
             return None
@@ -133,6 +138,7 @@ class TopPercentAnchor(AnchorPolicy):
         top_percent: p, 0 = the best of the pool.
         tolerance: r.
         pool_size: sampled paths; a space that is not larger is taken whole.
+        delay_steps: first steps that are trained without alignment.
     """
 
     def __init__(
@@ -144,8 +150,9 @@ class TopPercentAnchor(AnchorPolicy):
         top_percent: float,
         tolerance: float,
         pool_size: int,
+        delay_steps: int = 0,
     ) -> None:
-        super().__init__(space, every)
+        super().__init__(space, every, delay_steps)
         self.seed = seed
         self.top_percent = top_percent
         self.tolerance = tolerance
@@ -183,15 +190,20 @@ class MeanOfChildren(AnchorPolicy):
         space: where the children are drawn.
         seed: with the step, it decides them.
         num_children: C, at least 2.
+        delay_steps: first steps that are trained without alignment.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, num_children: int) -> None:
-        super().__init__(space, every=1)
+    def __init__(
+        self, space: SearchSpace, *, seed: int, num_children: int, delay_steps: int = 0
+    ) -> None:
+        super().__init__(space, 1, delay_steps)
         self.seed = seed
         self.num_children = num_children
 
     def children(self, step: int, sampled: Architecture) -> tuple[Architecture, ...]:
         """Returns the trained path and ``C - 1`` others: a pure function of (seed, step)."""
+        if step < self.delay_steps:
+            return ()
         generator = keyed_generator(self.seed, "children", step)
         others = (self.space.sample(generator) for _ in range(self.num_children - 1))
         return (sampled, *others)
@@ -218,10 +230,12 @@ def num_references(section: AlignmentSection, space: SearchSpace) -> int:
 
 def build_anchor_policy(section: AlignmentSection, space: SearchSpace, seed: int) -> AnchorPolicy:
     """Returns the policy that a configuration with alignment asks for."""
+    delay = section.delay_steps
     if section.anchor == "best":
-        return BestAnchor(space, section.every)
+        return BestAnchor(space, section.every, delay)
     if section.anchor == "children":
-        return MeanOfChildren(space, seed=seed, num_children=num_references(section, space))
+        children = num_references(section, space)
+        return MeanOfChildren(space, seed=seed, num_children=children, delay_steps=delay)
     return TopPercentAnchor(
         space,
         section.every,
@@ -229,4 +243,5 @@ def build_anchor_policy(section: AlignmentSection, space: SearchSpace, seed: int
         top_percent=section.top_percent,
         tolerance=section.tolerance,
         pool_size=section.pool_size,
+        delay_steps=delay,
     )

@@ -67,6 +67,26 @@ def test_comparisons_come_every_m_steps():
     assert BestAnchor(SPACE, every=5).update(9, PATHS[0], scorer) is None
 
 
+@pytest.mark.parametrize("kind", ["best", "top-percent"])
+def test_a_delay_leaves_the_first_steps_without_anchor_or_scores(kind):
+    section = AlignmentSection(enabled=True, anchor=kind, every=1, delay_steps=3)
+    policy, scorer = build_anchor_policy(section, SPACE, 0), Scorer(dict.fromkeys(PATHS, 0.0))
+    for step in range(2):
+        assert policy.update(step, PATHS[step], scorer) is None
+        assert policy.anchor is None
+    assert policy.update(2, PATHS[2], scorer) is None
+    assert policy.anchor == PATHS[2]
+    assert scorer.asked == []
+    assert policy.update(3, PATHS[3], scorer) is not None
+
+
+def test_a_delay_holds_for_the_mean_of_children():
+    section = AlignmentSection(enabled=True, anchor="children", num_children=3, delay_steps=2)
+    policy = build_anchor_policy(section, SPACE, 0)
+    counts = [len(policy.children(step, PATHS[0])) for step in range(4)]
+    assert counts == [0, 0, 3, 3]
+
+
 def test_top_percent_keeps_the_anchor_within_the_tolerance():
     """Nine paths ranked 0, 12.5, ... 100%: p=25 is the third best, r=13 allows its neighbours."""
     table = {path: float(-index) for index, path in enumerate(PATHS)}

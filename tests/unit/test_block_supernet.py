@@ -192,6 +192,10 @@ def test_each_width_has_its_own_anchor() -> None:
     assert anchors.anchor is None
     assert anchors.children(9, paths[0]) == (paths[1],)
     assert anchors.children(9, paths[3]) == (paths[2],)
+    late = AnchorPerWidth(SPACE.product, every=1, delay_steps=3)
+    for step, path in enumerate(paths):
+        late.update(step, path, lambda asked: dict.fromkeys(asked, 0.0))
+    assert [late.children(4, path) for path in paths] == [(), (), (paths[2],), (paths[2],)]
     again = AnchorPerWidth(SPACE.product, every=1)
     again.restore(anchors.state())
     assert again.state() == anchors.state()

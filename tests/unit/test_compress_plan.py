@@ -137,6 +137,10 @@ def test_memory_and_hours_by_hand() -> None:
         for teacher in (2.0, 6.0, 2.0)
     ]
     assert [one.training for one in flops] == [200.0, 280.0, 200.0]
+    late = BlockFlops.of(
+        2.0, 2.0, rows=4, steps=5, num_references=1, delay_steps=3, scored_rows=0, taught_rows=0
+    )
+    assert late.training == 200.0 - 3 * 4 * 2.0
     hours = hours_of_blocks(flops, tokens_per_block=3600, num_ranks=2, tokens_per_second=2.0)
     # A rank makes a token a second, a mean block takes an hour; the first rank has two blocks.
     assert hours.wall == pytest.approx(400 / (680 / 3))

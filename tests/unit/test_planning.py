@@ -16,6 +16,7 @@ from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.rehearsal import rehearsal_supernet
 from magicbert.bert.supernet import build_supernet
 from magicbert.config.plan_section import PlanSection
+from magicbert.config.reading import load_config
 from magicbert.config.roots import PretrainConfig
 from magicbert.config.sections import (
     AlignmentSection,
@@ -266,6 +267,20 @@ def test_a_retraining_is_planned_by_its_architecture(tmp_path, monkeypatch):
     made = Planner("retrain", config, PlanSection(vocab_size=30522)).plan()
     assert "3 layers, 1 paths" in made.headline
     assert made.path_flops.mean == made.path_flops.largest
+
+
+def test_a_delayed_alignment_is_planned_without_the_anchor_in_its_first_steps():
+    def planned(delay: int):
+        words = {"training.num_steps": "1000", "alignment.delay_steps": str(delay)}
+        file = str(ROOT / "configs" / "tiny" / "pretrain.yaml")
+        config = load_config(PretrainConfig, file, {**words, "alignment.enabled": "true"})
+        return Planner("pretrain", config, PlanSection(vocab_size=512)).plan()
+
+    whole, late, never = (planned(delay) for delay in (0, 400, 5000))
+    anchor = whole.step_flops.anchor
+    assert anchor > 0
+    assert late.run_flops == pytest.approx(whole.run_flops - 400 * anchor)
+    assert never.run_flops == pytest.approx(whole.run_flops - 1000 * anchor)
 
 
 def test_bytes_are_shown_in_the_unit_that_fits():

@@ -19,6 +19,7 @@ from magicbert.config.sections import (
 from magicbert.errors import UserError
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
+from magicbert.training.dropout_seed import seed_dropout
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.small_training import SmallTraining, check_finite
 
@@ -65,6 +66,29 @@ def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state").write_bytes(content)
     with pytest.raises(UserError, match="no state of this training"):
         small_training().restore(tmp_path / "state")
+
+
+def test_a_delayed_alignment_begins_after_its_steps() -> None:
+    """Until then the weights are those of a training without alignment, and so are the FLOPs."""
+    delayed = replace(SECTIONS, alignment=replace(SECTIONS.alignment, delay_steps=4))
+    plain = replace(SECTIONS, alignment=replace(SECTIONS.alignment, enabled=False))
+    one, other = small_training(delayed), small_training(plain)
+    for step in range(6):
+        one.advance()
+        other.advance()
+        pairs = zip(one.parameters, other.parameters, strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == (step < 4), step
+        assert (one.standing.flops == other.standing.flops) == (step < 4), step
+
+
+def test_dropout_changes_with_seed_step_and_micro_batch() -> None:
+    def draw(*place: int) -> float:
+        seed_dropout(*place)
+        return float(torch.rand(()))
+
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)]
+    assert len({draw(*place) for place in places}) == len(places)
+    assert draw(0, 1, 1) == draw(0, 1, 1)
 
 
 def test_an_operator_that_was_not_sampled_keeps_weights_and_moments() -> None:

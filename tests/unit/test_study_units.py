@@ -18,6 +18,7 @@ from magicbert.study.methods import (
     optimizer_of,
     options_of,
     sampling_of,
+    supernet_forwards,
     supernet_steps,
 )
 from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit
@@ -116,6 +117,24 @@ def test_equal_flops_leave_aligned_supernets_fewer_steps() -> None:
         entry = StudiedSupernetSection(method=method, equal_flops=True)  # type: ignore[arg-type]
         assert supernet_steps(entry, setting, DEEP) == int(1000 * 3 / forwards)
         assert supernet_steps(replace(entry, equal_flops=False), setting, DEEP) == 1000
+
+
+def test_equal_flops_count_alignment_from_the_end_of_its_delay() -> None:
+    """3,000 forwards of 64 rows: 200 steps of 3, then steps of 4.05 for the 2,400 that are left."""
+    setting = RankingSection(rows_per_step=64, rows_per_micro_batch=32, supernet_steps=1000)
+    entry = StudiedSupernetSection(method="magic-a", equal_flops=True, alignment_delay=200)
+    steps = supernet_steps(entry, setting, DEEP)
+    assert steps == 200 + int(2400 / 4.05)
+    assert supernet_forwards(entry, steps, setting, DEEP) == pytest.approx(64 * 3000, rel=2e-3)
+    late = replace(entry, alignment_delay=1000)
+    assert supernet_steps(late, setting, DEEP) == 1000
+    assert supernet_forwards(late, 1000, setting, DEEP) == 64 * 3000
+
+
+def test_a_delay_is_part_of_a_supernets_name() -> None:
+    entry = StudiedSupernetSection(method="magic-at")
+    assert "delay" not in options_of(entry)
+    assert options_of(replace(entry, alignment_delay=7)).endswith("-delay7")
 
 
 def test_the_plan_counts_flops_by_hand() -> None:

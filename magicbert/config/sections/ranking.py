@@ -42,6 +42,9 @@ class StudiedSupernetSection:
     num_blocks: int = option(
         ALIGNMENT.num_blocks, "aligned points; 0 = after every layer", within="[0, 1000]"
     )
+    alignment_delay: int = option(
+        ALIGNMENT.delay_steps, "first steps of magic-a and magic-at without it", within="[0, 1e9]"
+    )
     anchor: Literal["best", "top-percent"] = option(
         "best", "the best path so far, or the one at top_percent of a sampled pool"
     )

@@ -35,6 +35,12 @@ class AlignmentSection:
     form: Literal["mean", "sum"] = option(
         "mean", "mean over the aligned points, or their sum as printed in the paper"
     )
+    delay_steps: int = option(
+        0,
+        "first steps trained without alignment: outputs that hardly depend on the input are easy "
+        "to align, and a narrow supernet can stay with them",
+        within="[0, 1e9]",
+    )
     anchor: Literal["best", "top-percent", "children"] = option(
         "best",
         "aligned to the best path so far, to the one at top_percent of a sampled pool, or (the "
