@@ -28,6 +28,11 @@ class DevRows(Protocol):
         ...
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of further metrics that are worth a column."""
+        ...
+
+    @property
     def source(self) -> str:
         """What the rows are, in words."""
         ...
@@ -41,8 +46,8 @@ class DevRows(Protocol):
         """Yields the inputs."""
         ...
 
-    def score(self, outputs: Sequence[Sequence[Tensor]]) -> float:
-        """Returns the score of a form from what it gave for the batches."""
+    def scores(self, outputs: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+        """Returns every metric of a form by its name, from what it gave for the batches."""
         ...
 
 
@@ -58,6 +63,7 @@ class MaskedRows:
     masked: Sequence[TokenBatch]
     inputs: Sequence[str]
     metric: str = "masked-token accuracy"
+    beside: tuple[str, ...] = ()
     source: str = "held-out rows of the prepared data"
 
     @property
@@ -75,14 +81,14 @@ class MaskedRows:
             }
             yield {name: fields[name] for name in self.inputs}
 
-    def score(self, outputs: Sequence[Sequence[Tensor]]) -> float:
+    def scores(self, outputs: Sequence[Sequence[Tensor]]) -> dict[str, float]:
         """Returns the share of the predicted tokens that are right."""
         right = total = 0
         for batch, (logits,) in zip(self.masked, outputs, strict=True):
             chosen = logits.flatten(0, 1)[batch.predicted_positions.long()].argmax(-1)
             right += int((chosen == batch.labels).sum())
             total += len(batch.labels)
-        return right / total
+        return {self.metric: right / total}
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,11 @@ class TaskRows:
         return self.task.task.main_metric
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of the task's further metrics."""
+        return self.task.task.metrics[1:]
+
+    @property
     def num_rows(self) -> int:
         """Rows of the dev set that gives the score."""
         return len(self.task.parts[0].dev)
@@ -116,12 +127,12 @@ class TaskRows:
             batch = self.task.padding(ordered.rows[first : first + EVAL_BATCH_SIZE])
             yield {name: batch[name] for name in self.inputs}
 
-    def score(self, outputs: Sequence[Sequence[Tensor]]) -> float:
-        """Returns the task's main metric."""
+    def scores(self, outputs: Sequence[Sequence[Tensor]]) -> dict[str, float]:
+        """Returns the task's metrics."""
         part = self.task.parts[0]
         _, order = part.dev.shortest_first()
         ordered = np.concatenate([logits.double().numpy() for (logits,) in outputs])
         values = np.empty_like(ordered)
         values[order] = ordered
         metrics, _ = score(self.task.task, [(part.part, part.dev_labels, values)])
-        return metrics[self.metric]
+        return metrics

@@ -229,10 +229,17 @@ class ExportConfig:
     license: str = option("apache-2.0", "licence named in the model card")
     language: str = option("en", "language named in the model card")
     onnx: OnnxSection = section(OnnxSection)
+    squad: SquadSection = section(SquadSection)
 
     def validate(self) -> Iterator[str]:
         """Yields problems between sections."""
-        return iter(())
+        is_squad = "squad" in self.onnx.task
+        if not is_squad and self.squad != SquadSection():
+            yield "squad: is for onnx.task squad or squad_v2"
+        if is_squad and self.onnx.data:
+            yield "onnx.data: holds GLUE; the files of SQuAD are squad.data"
+        if self.squad.v1_warm_start:
+            yield "squad.v1_warm_start: is for finetune; nothing is trained here"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

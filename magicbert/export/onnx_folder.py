@@ -72,7 +72,8 @@ def onnx_card(record: Mapping[str, Any], how: str) -> str:
 
 def forms_table(record: Mapping[str, Any]) -> str:
     """Returns a Markdown table with a row per form: size, difference, score, latency."""
-    metric = record["score"]["metric"] or "score"
+    score = record["score"]
+    columns = (score["metric"], *score["beside"]) if score["metric"] else ("score",)
     rows = []
     for name, form in record["forms"].items():
         wall = form["milliseconds"]["wall"]
@@ -80,10 +81,11 @@ def forms_table(record: Mapping[str, Any]) -> str:
             FORM_TITLES[name],
             f"{form['bytes'] / 1e6:,.1f}",
             f"{form['largest_difference']:.2g}",
-            "–" if form["score"] is None else f"{form['score']:.4f}",
+            *(f"{form['metrics'][name]:.4f}" if name in form["metrics"] else "–"
+              for name in columns),
             f"{wall['median']:.2f} ({wall['low']:.2f} to {wall['high']:.2f})",
         ))  # fmt: skip
-    head = ("form", "MB", "largest difference of logits", metric, "ms a call")
+    head = ("form", "MB", "largest difference of logits", *columns, "ms a call")
     return markdown_table(head, rows)
 
 

@@ -30,18 +30,21 @@ from magicbert.finetune.teaching import GlueTeaching
 LOGGER = logging.getLogger("magicbert")
 
 
-def find_all_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task | SquadTask]:
+def find_all_tasks(
+    names: Iterable[str], *, mnli_first: bool, option: str = "finetune.tasks"
+) -> list[Task | SquadTask]:
     """Returns the named tasks of GLUE, then those of SQuAD, version 1.1 before 2.0; each once.
 
     Args:
         names: as the user gave them.
         mnli_first: move MNLI ahead of the tasks that start from its weights.
+        option: that they were given to, for the message.
 
     Raises:
         UserError: naming every unknown task.
     """
     wanted = list(names)
-    refuse_unknown(wanted, [*TASKS, *SQUAD_TASKS])
+    refuse_unknown(wanted, [*TASKS, *SQUAD_TASKS], option)
     glue = find_tasks((name for name in wanted if name in TASKS), mnli_first=mnli_first)
     return [*glue, *(task for name, task in SQUAD_TASKS.items() if name in wanted)]
 

@@ -172,10 +172,12 @@ def find_tasks(names: Iterable[str], *, mnli_first: bool) -> list[Task]:
     return [TASKS[name] for name in wanted]
 
 
-def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
-    """Raises `UserError` with every name that no task has."""
+def refuse_unknown(
+    names: Iterable[str], known: Collection[str], option: str = "finetune.tasks"
+) -> None:
+    """Raises `UserError` with every name, given as ``option``, that no task has."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
-            f"finetune.tasks: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
+            f"{option}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)}"
         )

@@ -11,27 +11,22 @@ import torch
 from torch import Tensor
 
 from magicbert.bench.machine import describe_machine, package_versions
-from magicbert.comparison.dev_scores import DevRows, Form, MaskedRows, TaskRows
+from magicbert.comparison.dev_scores import DevRows, Form
 from magicbert.comparison.latency import Timing, measure_latency, random_batches
 from magicbert.comparison.loading import Runnable, load_runnable
 from magicbert.config.roots import ExportConfig
-from magicbert.config.sections import FinetuneSection, MaskingSection, OnnxSection
-from magicbert.data.source import TokenSource
+from magicbert.config.sections import OnnxSection
 from magicbert.errors import UserError
 from magicbert.export.onnx_folder import GRAPH, INT8_GRAPH, forms_table, write_onnx_folder
 from magicbert.export.onnx_graph import MAX_FILE_BYTES, num_weight_bytes, write_graph
 from magicbert.export.onnx_packages import require_onnx
 from magicbert.export.onnx_parity import check_axes, check_parity, probes
 from magicbert.export.onnx_session import OnnxModel, largest_difference, write_int8
-from magicbert.finetune.encoding import EncodedTask, Padding, encode_part
-from magicbert.finetune.evaluation import EncodedRows
-from magicbert.finetune.task_data import read_task
-from magicbert.finetune.tasks import find_tasks
 from magicbert.run_lock import alone_in
-from magicbert.trail import describe_environment, run_folder, stage_folder
+from magicbert.stages.export_dev_rows import find_dev_rows
+from magicbert.trail import describe_environment, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
-DEV_BATCH_ROWS = 32
 NO_ROWS = "no dev rows are known for this model: name its task with onnx.task"
 
 
@@ -52,7 +47,7 @@ def run(config: ExportConfig) -> None:
     if num_weight_bytes(loaded.model) > MAX_FILE_BYTES:
         raise UserError(f"{name}: its weights do not fit into the 2 GiB of one ONNX file")
     folder = stage_folder(config.run, "onnx")
-    dev_rows = find_dev_rows(config, loaded, folder)
+    dev_rows = find_dev_rows(config, loaded)
     with alone_in(folder):
         record = write_onnx_folder(
             folder,
@@ -106,6 +101,7 @@ def fill(
         },
         "score": {
             "metric": dev_rows.metric if dev_rows else "",
+            "beside": list(dev_rows.beside) if dev_rows else [],
             "rows": dev_rows.num_rows if dev_rows else 0,
             "source": dev_rows.source if dev_rows else "",
             "reason": "" if dev_rows else NO_ROWS,
@@ -145,7 +141,7 @@ def torch_form(loaded: Runnable) -> Form:
 def judge(
     forms: Mapping[str, Form], dev_rows: DevRows | None, probe_rows: Sequence[Mapping[str, Tensor]]
 ) -> dict[str, dict[str, Any]]:
-    """Returns, per form, its score and the largest difference of its logits to torch's.
+    """Returns, per form, its scores and the largest difference of its logits to torch's.
 
     Both are of the dev rows where there are any; else the difference is of rows of random tokens.
     """
@@ -158,52 +154,13 @@ def judge(
             largest_difference(one, other, batch["attention_mask"])
             for one, other, batch in zip(outputs["torch"], given, batches, strict=True)
         ]
+        metrics = dev_rows.scores(given) if dev_rows else {}
         judged[name] = {
             "largest_difference": max(gaps),
-            "score": dev_rows.score(given) if dev_rows else None,
+            "score": metrics[dev_rows.metric] if dev_rows else None,
+            "metrics": metrics,
         }
     return judged
-
-
-def find_dev_rows(config: ExportConfig, loaded: Runnable, folder: Path) -> DevRows | None:
-    """Returns the rows that the forms are scored on: the task's, or held-out rows of the run.
-
-    Raises:
-        UserError: the task is unknown, or the model does not have as many outputs as it.
-    """
-    if config.onnx.task:
-        return task_rows(config.onnx, loaded, folder)
-    if config.onnx.model or loaded.head.suffix != "ForMaskedLM":
-        return None
-    source = TokenSource(
-        run_folder(config.run) / "prepare",
-        MaskingSection(),
-        seed=0,
-        rows_per_step=DEV_BATCH_ROWS,
-        rows_per_micro_batch=DEV_BATCH_ROWS,
-    )
-    return MaskedRows(source.dev_batches(config.onnx.num_dev_batches), loaded.inputs)
-
-
-def task_rows(options: OnnxSection, loaded: Runnable, folder: Path) -> TaskRows:
-    """Returns the dev rows of a task, as the model reads them.
-
-    Raises:
-        UserError: the task is unknown, or the model does not have as many outputs as it.
-    """
-    (task,) = find_tasks((options.task,), mnli_first=False)
-    num_outputs = getattr(loaded.model, "num_labels", 0)
-    is_classifier = loaded.head.suffix == "ForSequenceClassification"
-    if not is_classifier or num_outputs != task.num_outputs:
-        raise UserError(
-            f"onnx.task: {task.name} needs a sequence classifier with {task.num_outputs} outputs; "
-            f"{loaded.start.name} is a {type(loaded.model).__name__} with {num_outputs}"
-        )
-    data = read_task(task, FinetuneSection(data=options.data, max_train_rows=1), folder)
-    part = encode_part(data.parts[0], loaded.tokenizer, loaded.longest)
-    padding = Padding(loaded.tokenizer.pad_token_id, task.is_regression)
-    encoded = EncodedTask(task, EncodedRows([]), (part,), padding)
-    return TaskRows(encoded, loaded.inputs, f"dev rows of {task.name}")
 
 
 def usage(loaded: Runnable) -> str:

@@ -22,7 +22,10 @@ from magicbert.bert.modeling.modeling_magicbert import (
 from magicbert.bert.modeling.segments import Segments
 from magicbert.bert.saving import save_supernet
 from magicbert.bert.supernet import build_supernet
-from magicbert.config.sections import ModelSection
+from magicbert.comparison.dev_scores import TaskRows
+from magicbert.comparison.loading import load_runnable
+from magicbert.config.roots import ExportConfig
+from magicbert.config.sections import ModelSection, OnnxSection
 from magicbert.data.manifest import read_manifest
 from magicbert.errors import UserError
 from magicbert.export import onnx_packages
@@ -30,6 +33,7 @@ from magicbert.export.heads import head_of
 from magicbert.records import read_record
 from magicbert.space import Architecture, SearchSpace
 from magicbert.stages import prepare
+from magicbert.stages.export_dev_rows import find_dev_rows
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -156,6 +160,23 @@ def test_the_record_says_what_was_found(converted: Any) -> None:
         record["files"]
     ) - {"tokenizer_config.json"}
     assert f"{fp32['bytes'] / 1e6:,.1f}" in (folder / "README.md").read_text()
+
+
+def test_a_classifier_is_scored_on_all_dev_rows_of_its_task(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", MagicBertForSequenceClassification, num_labels=2)
+    loaded = load_runnable(str(tmp_path / "model"))
+    options = OnnxSection(enabled=True, model=str(tmp_path / "model"), task="embedded")
+    rows = find_dev_rows(ExportConfig(onnx=options), loaded)
+    assert isinstance(rows, TaskRows)
+    assert (rows.metric, rows.beside) == ("accuracy", ("f1",))
+    batches = list(rows.batches())
+    assert sum(len(batch["input_ids"]) for batch in batches) == rows.num_rows > 0
+    with torch.inference_mode():
+        given = [model(**batch, return_dict=False) for batch in batches]
+    scores, turned = rows.scores(given), rows.scores([(-logits,) for (logits,) in given])
+    # Whoever always says the opposite is right where the other is wrong.
+    assert scores["accuracy"] + turned["accuracy"] == pytest.approx(1.0)
+    assert 0 < scores["f1"] < 1 or 0 < turned["f1"] < 1
 
 
 def test_positions_of_a_mask_are_those_of_the_ids() -> None:

@@ -23,10 +23,18 @@ class OnnxSection:
         1e-4, "largest difference to torch's logits that is accepted", within="(0, 10]"
     )
     task: str = option(
-        "", "GLUE task that `model` was fine-tuned on: every form is scored on its dev rows"
+        "",
+        "task of GLUE or SQuAD that `model` was fine-tuned on: every form is scored on its dev set",
     )
     data: str = option(
-        "", "folder of GLUE TSV files; empty = $MAGICBERT_DATA/glue, else `datasets`"
+        "",
+        "folder of GLUE TSV files; empty = $MAGICBERT_DATA/glue, else `datasets`; of SQuAD see "
+        "squad.data",
+    )
+    as_finetuned: bool = option(
+        True,
+        "of SQuAD: windows, answers and dev articles as `model` says that it was fine-tuned; "
+        "false, or a model that does not say: as the section squad has them",
     )
     num_dev_batches: int = option(
         4, "dev batches of 32 rows that a masked-language model is scored on", within="[1, 1e6]"

@@ -77,15 +77,23 @@ class EncodedSquad:
 
     def evaluate(self, trainer: transformers.Trainer) -> Evaluation:
         """Returns the scores on dev, and the prediction files of the official scripts."""
-        rows = [as_row(window) for windows in self.dev for window in windows]
-        starts, ends = predict(trainer, EncodedRows(rows))[:2]
+        rows = self.dev_rows()
+        starts, ends = predict(trainer, rows)[:2]
         logits = list(zip(torch.from_numpy(starts), torch.from_numpy(ends), strict=True))
-        answered = answer_questions(self.data.dev.rows, self.dev, logits, self.settings)
-        result = evaluate_answers(self.data.task, self.data.dev.rows, answered)
+        result = self.judge(logits)
         counts = {"train_windows": len(self.train), "dev_windows": len(rows)}
         return Evaluation(
             result.metrics, result.files, result.diverged, {**result.details, **counts}
         )
+
+    def dev_rows(self) -> EncodedRows:
+        """Returns the windows of all dev questions, one behind the other."""
+        return EncodedRows([as_row(window) for windows in self.dev for window in windows])
+
+    def judge(self, logits: Sequence[tuple[Tensor, Tensor]]) -> Evaluation:
+        """Returns what a model is worth that gave these start and end logits for the dev rows."""
+        answered = answer_questions(self.data.dev.rows, self.dev, logits, self.settings)
+        return evaluate_answers(self.data.task, self.data.dev.rows, answered)
 
 
 def encode_squad(
