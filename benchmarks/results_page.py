@@ -15,6 +15,7 @@ from typing import Any
 
 from results_tables import (
     comparison_table,
+    forms_table,
     is_masked,
     model_name,
     ranked_tables,
@@ -47,7 +48,7 @@ def main(run_folder: str, output: str) -> None:
     write_record(target.with_suffix(".json"), SCHEMA, payload)
     tables = [
         training_table(run), *ranked_tables(run), score_table(run),
-        comparison_table(run), stage_table(payload["rows"]),
+        comparison_table(run), forms_table(run), stage_table(payload["rows"]),
     ]  # fmt: skip
     figures = [write_plot(target, name, svg) for name, svg in plots(run).items()]
     renew_page(target.with_suffix(".md"), "\n\n".join([*filter(None, tables), *figures]))
@@ -65,7 +66,9 @@ def stage_row(record: StageRecord) -> dict[str, Any]:
         "seeds": seeds_of(config),
         "commit": record.environment.get("commit"),
         "packages": record.environment.get("packages"),
-        "config_sha256": digest_of({n: v for n, v in config.items() if n != "run"}),
+        "config_sha256": digest_of({n: v for n, v in config.items() if n != "run"})
+        if config
+        else None,
         "seconds": result.get("seconds") or (times[-1] - times[0] if len(times) > 1 else None),
         "result": result,
     }

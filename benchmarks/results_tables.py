@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from magicbert.comparison.table import markdown
+from magicbert.export.onnx_folder import FORM_TITLES
 from magicbert.markdown import markdown_table
 from magicbert.report.reading import RunRecords, StageRecord
 
@@ -130,12 +131,54 @@ def comparison_table(run: RunRecords) -> str:
     return f"## Comparison\n\n{markdown(records[0].result or {})}".rstrip()
 
 
+def forms_table(run: RunRecords) -> str:
+    """Returns the table of what `export --onnx` found: torch, ONNX and int8 of each model."""
+    records = run.finished("onnx")
+    if not records:
+        return ""
+    head = ("model", "form", "MB", "dev score", "rows", "largest difference of logits", "ms a call")
+    rows = [
+        (record.label or "model", FORM_TITLES[name], *form_cells(form, (record.result or {})))
+        for record in records
+        for name, form in (record.result or {})["forms"].items()
+    ]
+    notes = dict.fromkeys(note for record in records for note in form_notes(record))
+    return f"{section('Forms', head, rows)}\n\nScores are times 100. {' '.join(notes)}"
+
+
+def form_cells(form: dict[str, Any], result: dict[str, Any]) -> tuple[str, ...]:
+    """Returns size, scores, rows, difference and latency of one form."""
+    score, metrics = result["score"], form.get("metrics", {})
+    names = [name for name in (score["metric"], *score.get("beside", ())) if name in metrics]
+    wall = form["milliseconds"]["wall"]
+    return (
+        f"{form['bytes'] / 1e6:,.2f}",
+        ", ".join(f"{name} {100 * metrics[name]:.1f}" for name in names) or "-",
+        f"{score['rows']:,}" if names else "-",
+        f"{form['largest_difference']:.2g}",
+        f"{wall['median']:.2f} ({wall['low']:.2f} to {wall['high']:.2f})",
+    )
+
+
+def form_notes(record: StageRecord) -> Iterator[str]:
+    """Yields what one model's forms were scored on and how they were timed."""
+    result = record.result or {}
+    timing = result["timing"]
+    yield (
+        f"Milliseconds of a call of {timing['rows']} x {timing['length']} tokens on "
+        f"{timing['threads']} threads of {result['machine']['processor']}, median of "
+        f"{timing['rounds']} turns taken in rotation, with the 95% interval of the median."
+    )
+    if result["score"]["source"]:
+        yield f"{record.label or 'model'}: {result['score']['source']}."
+
+
 def stage_table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns which commit and configuration stand behind each stage."""
     body = [
         (row["stage"], "-" if row["seconds"] is None else f"{row['seconds']:,.0f}",
          ", ".join(map(str, row["seeds"])), f"`{(row['commit'] or 'unknown')[:12]}`",
-         f"`{row['config_sha256'][:12]}`")
+         f"`{row['config_sha256'][:12]}`" if row["config_sha256"] else "-")
         for row in rows
     ]  # fmt: skip
     return section("Provenance", ("stage", "seconds", "seeds", "commit", "config sha256"), body)

@@ -23,6 +23,7 @@ RESULTS = {
     "retrain": ("result.json", "magicbert/training-result/1"),
     "finetune": ("results.json", "magicbert/finetune/1"),
     "compare": ("comparison.json", "magicbert/comparison/1"),
+    "onnx": ("onnx.json", "magicbert/onnx/1"),
 }
 
 Row = dict[str, Any]
@@ -135,11 +136,24 @@ def read_stage(folder: Path, stage: str) -> StageRecord:
         stage=stage,
         label=folder.name[len(stage) + 1 :],
         config=read_mapping(folder / "config.yaml"),
-        environment=read_mapping(folder / "environment.json"),
+        environment=read_mapping(folder / "environment.json") or own_environment(result or {}),
         metrics=tuple(read_metrics(folder)),
         result=result,
         digest="" if result is None else digest_of(result),
     )
+
+
+def own_environment(result: Row) -> Row:
+    """Returns what a result says of the machine and the versions, where no other file does."""
+    if "machine" not in result or "versions" not in result:
+        return {}
+    packages = dict(result["versions"])
+    return {
+        **result["machine"],
+        "python": packages.pop("python", None),
+        "packages": packages,
+        "commit": result.get("commit"),
+    }
 
 
 def read_mapping(file: Path) -> Row:

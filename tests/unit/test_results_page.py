@@ -13,6 +13,7 @@ from magicbert.records import read_record, write_record
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "benchmarks/results_page.py"
+SCHEMA = "magicbert/results/1"
 
 
 def collect(run: Path, output: Path) -> subprocess.CompletedProcess[str]:
@@ -32,7 +33,7 @@ def test_the_generated_part_is_renewed_and_the_rest_is_kept(tmp_path):
     assert text.endswith("<!-- generated: end -->\n\nEnd.\n")
     assert "old" not in text
 
-    record = read_record(tmp_path / "page.json", "magicbert/results/1")
+    record = read_record(tmp_path / "page.json", SCHEMA)
     stages = {row["stage"]: row["result"] for row in record["rows"]}
     analyses = {"analyze-interference", "analyze-sampler"}
     assert set(stages) == {"prepare", "pretrain", "search", "retrain", "finetune"} | analyses
@@ -86,6 +87,53 @@ def test_discriminators_and_compressed_models_have_their_places(tmp_path):
     assert "small, train" not in shown["losses"]
     assert "rtd, valid" in shown["discriminators"]
     assert "nats per token" in shown["discriminators"]
+
+
+def write_forms(folder: Path, scores: dict[str, float]) -> None:
+    """Writes the record of an ONNX export whose forms have these F1."""
+    exact = {form: value / 2 for form, value in scores.items()}
+    wall = {"median": 2.004, "low": 1.7, "high": 2.3}
+    payload = {
+        "score": {"metric": "f1", "beside": ["exact"], "rows": 1234, "source": "dev of squad"},
+        "timing": {"rows": 1, "length": 128, "rounds": 5, "threads": 1},
+        "machine": {"processor": "one of theirs", "processors": 2, "system": "Linux"},
+        "versions": {"python": "3.11", "torch": "2.13"},
+        "commit": "c0ffee" * 6 + "beef",
+        "forms": {
+            form: {
+                "bytes": 1_870_074, "milliseconds": {"wall": wall}, "largest_difference": 2.26e-6,
+                "score": value, "metrics": {"exact": exact[form], "f1": value, "no_answer_f1": 1.0},
+            }
+            for form, value in scores.items()
+        },
+    }  # fmt: skip
+    write_record(folder / "onnx.json", "magicbert/onnx/1", payload)
+
+
+def test_forms_of_exported_models_stand_side_by_side(tmp_path):
+    run = tmp_path / "real"
+    write_forms(run / "onnx-mlm", {"torch": 0.4564, "onnx": 0.4563, "int8": 0.4312})
+    write_forms(run / "onnx-rtd", {"torch": 0.25})
+    (run / "onnx-unfinished").mkdir()
+    record = read_record(run / "onnx-rtd" / "onnx.json", "magicbert/onnx/1")
+    none = {"metric": "", "beside": [], "rows": 0, "source": ""}
+    record["forms"]["torch"] |= {"score": None, "metrics": {}}
+    write_record(run / "onnx-rtd" / "onnx.json", "magicbert/onnx/1", record | {"score": none})
+
+    assert collect(run, tmp_path / "page").returncode == 0
+    text = (tmp_path / "page.md").read_text()
+    rest = "| 1,234 | 2.3e-06 | 2.00 (1.70 to 2.30) |"
+    assert f"| mlm | torch, fp32 | 1.87 | f1 45.6, exact 22.8 {rest}" in text
+    assert f"| mlm | ONNX, int8 | 1.87 | f1 43.1, exact 21.6 {rest}" in text
+    assert "| rtd | torch, fp32 | 1.87 | - | - | 2.3e-06 |" in text
+    assert text.count("| rtd |") == 1
+    assert text.count("1 x 128 tokens on 1 threads of one of theirs") == 1
+    assert "mlm: dev of squad." in text
+    # The record alone says on which commit it was made, and has no configuration.
+    assert "| onnx-mlm | - |  | `c0ffeec0ffee` | - |" in text
+    rows = {row["stage"]: row for row in read_record(tmp_path / "page.json", SCHEMA)["rows"]}
+    assert rows["onnx-mlm"]["result"]["forms"]["int8"]["score"] == 0.4312
+    assert rows["onnx-mlm"]["packages"] == {"torch": "2.13"}
 
 
 def test_a_run_that_is_not_there_is_one_message(tmp_path):
