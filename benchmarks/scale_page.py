@@ -133,6 +133,8 @@ def planned(file: Path) -> tuple[Any, Plan | BlocksPlan | SelectPlan]:
     )
     if verb == "compress":
         return config, plan_of(config, dataclasses.replace(options, **TEACHER))
+    if verb == "retrain" and config.distillation.teacher:
+        options = dataclasses.replace(options, **TEACHER)
     return config, Planner(verb, config, options).plan()
 
 

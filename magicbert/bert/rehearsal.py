@@ -7,7 +7,9 @@ import torch
 from magicbert.bert.electra_supernet import ElectraSupernet
 from magicbert.bert.generator import GeneratorSizes
 from magicbert.bert.modeling.segments import Segments
+from magicbert.bert.state_matching import StateMatching
 from magicbert.bert.supernet import BertSupernet, EncoderSupernet, supernet_config
+from magicbert.bert.taught_supernet import TaughtSupernet
 from magicbert.config.sections import ModelSection, ObjectiveSection
 from magicbert.data.batch import TokenBatch
 from magicbert.data.layout import RowLayout
@@ -39,6 +41,10 @@ class RehearsalSupernet(Rehearsal, BertSupernet):
     """The supernet of masked language modelling without memory."""
 
 
+class RehearsalTaughtSupernet(Rehearsal, TaughtSupernet):
+    """The supernet whose states are compared with a teacher's, without memory."""
+
+
 class RehearsalElectraSupernet(Rehearsal, ElectraSupernet):
     """The supernet of replaced-token detection without memory."""
 
@@ -50,6 +56,7 @@ def rehearsal_supernet(
     *,
     is_packed: bool,
     objective: ObjectiveSection = MLM,
+    matching: StateMatching | None = None,
 ) -> Rehearsal:
     """Builds a supernet without memory.
 
@@ -59,11 +66,14 @@ def rehearsal_supernet(
         vocab_size: rows of the token table.
         is_packed: rows hold several documents.
         objective: decides what stands on top of the encoder and beside it.
+        matching: states that are compared with a teacher's; ``None`` = none.
     """
     config = supernet_config(model, vocab_size, 0, backend="torch")
     with NO_MEMORY:
-        if objective.name == "mlm":
-            supernet: Rehearsal = RehearsalSupernet(space, config, seed=0)
+        if matching is not None:
+            supernet: Rehearsal = RehearsalTaughtSupernet(space, config, 0, matching)
+        elif objective.name == "mlm":
+            supernet = RehearsalSupernet(space, config, seed=0)
         else:
             sizes = GeneratorSizes.of(objective, config.hidden_size, space.num_layers)
             supernet = RehearsalElectraSupernet(space, config, 0, sizes)

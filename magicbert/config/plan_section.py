@@ -29,7 +29,7 @@ class PlanSection:
     )
     teacher_layers: int = option(
         0,
-        "for compress, Transformer layers of a teacher that is not there yet; 0 = of its folder",
+        "Transformer layers of a teacher that is not there yet; 0 = of its folder",
         within="[0, 1000]",
     )
     teacher_width: int = option(

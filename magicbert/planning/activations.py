@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def kept_bytes(forward: Callable[[], Any], weights: Iterable[Tensor]) -> int:
@@ -34,6 +37,53 @@ def kept_bytes(forward: Callable[[], Any], weights: Iterable[Tensor]) -> int:
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del output
     return total
+
+
+def peak_bytes(forward: Callable[[], Any]) -> int:
+    """Returns the most bytes that a forward holds at one time of what it allocates itself.
+
+    Args:
+        forward: computes something; on the meta device that takes no memory and little time.
+    """
+    living = LivingStorages()
+    with living:
+        output = forward()
+    del output
+    return living.most
+
+
+class LivingStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the storages that operations make, from their birth to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes: dict[int, int] = {}
+        self.now = self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls the operation and notes what is new in its result."""
+        known = {storage_key(tensor) for tensor in tensors_in((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            key = storage_key(tensor)
+            if key not in known and key not in self.sizes:
+                storage = tensor.untyped_storage()
+                self.sizes[key] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.forget, key)
+        return result
+
+    def forget(self, key: int) -> None:
+        """Takes off a storage that nothing holds any more."""
+        self.now -= self.sizes.pop(key)
+
+
+def tensors_in(tree: Any) -> Iterator[Tensor]:
+    """Yields the tensors among arguments or results."""
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def storage_key(tensor: Tensor) -> int:

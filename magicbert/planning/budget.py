@@ -51,14 +51,18 @@ class StepFlops:
         mean: of a step on a path drawn from the space.
         largest: of a step on the largest path.
         anchor: the share of the anchor's forward in ``mean``; 0 without alignment.
+        teacher: the share of a teacher's forward; 0 without one.
     """
 
     mean: float
     largest: float
     anchor: float
+    teacher: float = 0.0
 
     @classmethod
-    def of(cls, path: PathFlops, rows: int, *, num_references: int) -> StepFlops:
+    def of(
+        cls, path: PathFlops, rows: int, *, num_references: int, teacher: float = 0.0
+    ) -> StepFlops:
         """Returns the FLOPs of a step.
 
         Args:
@@ -66,10 +70,12 @@ class StepFlops:
             rows: of one step, over all ranks.
             num_references: paths that a step is aligned to: the anchor (MAGIC-A), or children;
                 the forward of each counts as the mean path's.
+            teacher: of one row's forward through a teacher, which has no backward.
         """
         forwards = FORWARDS_OF_A_STEP * rows
-        anchor = path.mean * rows * num_references
-        return cls(path.mean * forwards + anchor, path.largest * forwards + anchor, anchor)
+        anchor, taught = path.mean * rows * num_references, teacher * rows
+        beside = anchor + taught
+        return cls(path.mean * forwards + beside, path.largest * forwards + beside, anchor, taught)
 
 
 @dataclass(frozen=True)

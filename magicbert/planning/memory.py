@@ -39,6 +39,7 @@ class RankMemory:
 
     Attributes:
         weights: in the training precision.
+        teacher: weights of a frozen teacher, whole on every rank.
         masters: fp32 copies that the optimizer steps; 0 where the weights are they.
         moments: AdamW's or LAMB's, once every operator was sampled.
         gradients: of the largest path, at the end of its backward.
@@ -50,6 +51,7 @@ class RankMemory:
     """
 
     weights: int
+    teacher: int
     masters: int
     moments: int
     gradients: int
@@ -66,6 +68,7 @@ def rank_memory(
     path: Iterable[int],
     forward: ForwardMemory,
     anchor: Iterable[int] = (),
+    teacher: int = 0,
 ) -> RankMemory:
     """Returns what one rank holds.
 
@@ -75,6 +78,7 @@ def rank_memory(
         path: values of the groups that the largest path trains, shared ones included.
         forward: of one micro-batch of the path that keeps most.
         anchor: values of the groups that an anchor needs beside them.
+        teacher: bytes of a teacher's weights.
     """
     held = padded(sharding, groups) // sharding.num_parts
     trained = padded(sharding, path)
@@ -88,6 +92,7 @@ def rank_memory(
     begin = forward.kept + forward.temporary + backward.begin
     return RankMemory(
         weights=weights,
+        teacher=teacher,
         masters=0 if sharding.offloads else masters,
         moments=0 if sharding.offloads else moments,
         gradients=backward.gradients,
@@ -95,7 +100,10 @@ def rank_memory(
         temporaries=forward.temporary,
         buffers=backward.buffers,
         host=masters + moments + staging(sharding, trained) if sharding.offloads else 0,
-        peak=weights + on_device + max(begin, backward.end, weight_message(sharding, trained)),
+        peak=weights
+        + teacher
+        + on_device
+        + max(begin, backward.end, weight_message(sharding, trained)),
     )
 
 

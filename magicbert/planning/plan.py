@@ -13,6 +13,7 @@ from magicbert.planning.memory import RankMemory
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 MEANINGS = {
     "weights": "in the training precision",
+    "teacher": "its weights, fp32, whole on every rank",
     "masters": "fp32 copies that the optimizer steps",
     "moments": "of the optimizer, once every operator was sampled",
     "gradients": "of the largest path, at the end of a step's last backward",
@@ -22,6 +23,8 @@ MEANINGS = {
     "host": "masters and moments, and what travels there; in host memory",
     "peak": "most at one time on the device; not all parts meet",
 }
+
+ONLY_WHERE_ANY = ("teacher", "host")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ class Plan:
         yield "tokens", f"{self.tokens:.3g}"
         yield "path", f"{path.mean:.3g} FLOPs a row forward (mean), {path.largest:.3g} (largest)"
         anchor = f", {step.anchor:.3g} of them the anchor's forward" if step.anchor else ""
-        yield "step", f"{step.mean:.3g} FLOPs (mean){anchor}, {step.largest:.3g} (largest)"
+        teacher = f", {step.teacher:.3g} of them the teacher's forward" if step.teacher else ""
+        figures = f"{step.mean:.3g} FLOPs (mean){anchor}{teacher}"
+        yield "step", f"{figures}, {step.largest:.3g} (largest)"
         yield "run", f"{self.run_flops:.3g} FLOPs"
         saved = self.checkpoint
         yield "checkpoint", f"{show_bytes(saved.num_bytes)}, {saved.seconds:.1f} s to save"
@@ -94,10 +99,10 @@ class Plan:
 
 
 def memory_lines(memory: Any, meanings: Mapping[str, str]) -> Iterator[str]:
-    """Yields a line for every part of a memory; ``host`` only where there is some."""
+    """Yields a line for every part of a memory; of some only where there is any."""
     for name, meaning in meanings.items():
         value = getattr(memory, name)
-        if value or name != "host":
+        if value or name not in ONLY_WHERE_ANY:
             yield f"  {name:<12} {show_bytes(value):>10}   {meaning}"
 
 

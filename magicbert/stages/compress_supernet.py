@@ -22,7 +22,7 @@ from magicbert.bert.block_supernet import (
 )
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.taught_batches import TaughtSource
-from magicbert.bert.teacher import Teacher, load_teacher
+from magicbert.bert.teacher import Teacher
 from magicbert.compression.block_candidates import block_candidates, block_costs
 from magicbert.compression.block_origin import BlockOrigin
 from magicbert.compression.block_table import FILE as TABLE
@@ -43,6 +43,7 @@ from magicbert.space import Architecture, CostModel
 from magicbert.space.blocks import BlockSpace
 from magicbert.space.randomness import keyed_generator
 from magicbert.stages.compress_latency import chain_table
+from magicbert.stages.run_teacher import open_run_teacher
 from magicbert.stages.search_latency import FILE as LATENCIES
 from magicbert.stages.search_latency import read_table
 from magicbert.trail import Trail, run_folder, stage_folder
@@ -92,14 +93,7 @@ def open_teacher(config: CompressConfig) -> Teacher:
         raise UserError(
             "teacher: must be given: the folder of the model that the blocks learn from"
         )
-    prepared = run_folder(config.run) / "prepare"
-    manifest = read_manifest(prepared)
-    return load_teacher(
-        Path(config.teacher),
-        prepared / "tokenizer",
-        digest=manifest.tokenizer_digest,
-        length=manifest.length,
-    )
+    return open_run_teacher(config.teacher, config.run)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,17 @@ from typing import Any
 from magicbert.bert.cost import bert_cost_model, num_parameters
 from magicbert.bert.inheritance import Inheritance
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
-from magicbert.bert.objectives.building import build_objective, supernet_for
-from magicbert.bert.objectives.distillation import DistilledMaskedLanguageModeling
-from magicbert.bert.objectives.state_distillation import StateDistillation
+from magicbert.bert.objectives.building import (
+    build_objective,
+    distilled_objective,
+    supernet_for,
+)
 from magicbert.bert.saving import save_supernet
 from magicbert.bert.spaces import outline_of
 from magicbert.bert.state_matching import StateMatching
 from magicbert.bert.supernet import EncoderSupernet, supernet_config
 from magicbert.bert.taught_supernet import TaughtSupernet
-from magicbert.bert.teacher import Teacher, load_teacher
+from magicbert.bert.teacher import Teacher
 from magicbert.config.reading import read_yaml, to_tree
 from magicbert.config.roots import PretrainConfig, RetrainConfig, batch_problems
 from magicbert.config.sections import (
@@ -41,6 +43,7 @@ from magicbert.interference.probe import InterferenceProbe
 from magicbert.records import read_record, write_record
 from magicbert.run_lock import alone_in, check_free
 from magicbert.space import Architecture, SearchSpace
+from magicbert.stages.run_teacher import open_run_teacher
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.objective import Objective
 from magicbert.supernet.sampling import build_sampler
@@ -172,12 +175,7 @@ class EncoderTraining:
         """
         if self.distillation is None or not self.distillation.teacher:
             return None
-        return load_teacher(
-            Path(self.distillation.teacher),
-            run_folder(self.config.run) / "prepare" / "tokenizer",
-            digest=self.manifest.tokenizer_digest,
-            length=self.manifest.length,
-        )
+        return open_run_teacher(self.distillation.teacher, self.config.run)
 
     @cached_property
     def matching(self) -> StateMatching | None:
@@ -197,11 +195,7 @@ class EncoderTraining:
         if self.teacher is None:
             return build_objective(self.config.objective)
         assert self.distillation is not None
-        section = self.distillation
-        share = (self.teacher, section.weight, section.temperature)
-        if self.matching is None:
-            return DistilledMaskedLanguageModeling(*share)
-        return StateDistillation(*share, self.matching)
+        return distilled_objective(self.distillation, self.teacher, self.matching)
 
     def sizes(self) -> MagicBertConfig:
         """Returns the sizes of the model, without its architecture."""

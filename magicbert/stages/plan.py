@@ -29,6 +29,7 @@ from magicbert.planning.disk import measure_disk
 from magicbert.planning.memory import RankMemory, rank_memory
 from magicbert.planning.plan import Plan
 from magicbert.space import Architecture, SearchSpace
+from magicbert.stages.plan_distillation import PlannedDistillation
 from magicbert.stages.plan_facts import Rate, Rows, planned_ranks, rate_of, rows_of
 from magicbert.stages.plan_forward import WIDTHS, forward_memory, is_on_gpu
 from magicbert.stages.retrain import choose_model
@@ -75,11 +76,12 @@ class Planner:
             UserError: ranks and batch do not fit, or neither data nor sizes are given.
         """
         self.check()
-        training = self.config.training
+        training, taught = self.config.training, self.distillation
         flops = StepFlops.of(
             self.path_flops,
             training.rows_per_step,
             num_references=num_references(self.alignment, self.space),
+            teacher=taught.teacher_flops(self.num_predicted) if taught else 0.0,
         )
         unaligned = min(self.alignment.delay_steps, training.num_steps)
         run_flops = flops.mean * training.num_steps - flops.anchor * unaligned
@@ -140,11 +142,16 @@ class Planner:
     @cached_property
     def supernet(self) -> Rehearsal:
         """The model without memory."""
-        rows = self.rows
+        rows, taught = self.rows, self.distillation
         return rehearsal_supernet(
             self.space, self.model, rows.vocab_size, is_packed=rows.is_packed,
-            objective=self.config.objective,
+            objective=self.config.objective, matching=taught.matching if taught else None,
         )  # fmt: skip
+
+    @cached_property
+    def distillation(self) -> PlannedDistillation | None:
+        """The teacher beside the labels, if there is one."""
+        return PlannedDistillation.of(self.config, self.options, self.rows, self.space, self.model)
 
     @cached_property
     def groups(self) -> list[ParameterGroup]:
@@ -205,23 +212,31 @@ class Planner:
         """Returns the memory of one rank."""
         index = GroupIndex.of(self.groups)
         numbers, shared = index.of_path(self.largest_path), index.by_owner[SHARED]
-        path = [self.group_sizes[number] for number in numbers]
+        path, taught = [self.group_sizes[number] for number in numbers], self.distillation
         forward = forward_memory(
-            self.supernet, self.config, self.alignment, self.rows, self.options.device
-        )
+            self.supernet, self.config, self.alignment, self.rows, self.options.device,
+            taught.objective() if taught else None,
+        )  # fmt: skip
         # At worst the anchor shares no operator with the path.
         own = [size for number, size in zip(numbers, path, strict=True) if number not in shared]
         anchor = own if self.alignment.enabled else []
-        return rank_memory(self.sharding, self.group_sizes, path, forward, anchor)
+        teacher = taught.teacher_bytes if taught else 0
+        return rank_memory(self.sharding, self.group_sizes, path, forward, anchor, teacher)
+
+    @property
+    def num_predicted(self) -> float:
+        """Masked positions of a row."""
+        return self.rows.length * self.config.masking.probability
 
     @cached_property
     def path_flops(self) -> PathFlops:
         """FLOPs of one row's forward, with what the objective adds."""
         rows = self.rows
-        num_predicted = rows.length * self.config.masking.probability
         head = objective_flops(
-            self.config.objective, self.supernet.outline, rows.length, num_predicted
+            self.config.objective, self.supernet.outline, rows.length, self.num_predicted
         )
+        if self.distillation:
+            head += self.distillation.student_flops(self.supernet)
         is_path = self.space.count() == 1
         every = [name for layer in self.space.layers for name in layer]
         names = Architecture(tuple(every)) if is_path else every

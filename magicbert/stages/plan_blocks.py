@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from magicbert.bert.cost import bert_cost_model, border_cost, num_parameters
+from magicbert.bert.cost import num_parameters
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
 from magicbert.bert.teacher import Teacher
 from magicbert.compression.bins import PoolCosts
@@ -27,13 +26,13 @@ from magicbert.planning.blocks import (
     hours_of_blocks,
     saved_bytes,
 )
-from magicbert.space import Architecture, CostModel
+from magicbert.space import CostModel
 from magicbert.space.blocks import BlockSpace
 from magicbert.stages.compress_supernet import STAGE, block_folder, block_space, student_of
 from magicbert.stages.plan_block_forward import BlockForward
 from magicbert.stages.plan_facts import RECENT_LINES, Rate, Rows, planned_ranks, rows_of
 from magicbert.stages.plan_forward import WIDTHS
-from magicbert.stages.plan_teacher import planned_teacher
+from magicbert.stages.plan_teacher import encoder_flops, planned_teacher
 from magicbert.supernet.anchor import num_references
 from magicbert.trail import read_metrics, stage_folder
 
@@ -202,14 +201,8 @@ class BlocksPlanner:
 
     def teacher_flops(self, number: int) -> float:
         """Returns the FLOPs of one row through the teacher up to a block's end."""
-        config, end = self.teacher.config, self.teacher.block_ends(self.config.blocks.num_blocks)
-        path = Architecture(config.operators[: end[number - 1]])
-        model = bert_cost_model(config, config.operators, self.rows.length)
-        borders = (
-            border_cost(*pair, self.rows.length).flops
-            for pair in itertools.pairwise(config.widths[: len(path)])
-        )
-        return model.cost(path).flops + sum(borders)
+        ends = self.teacher.block_ends(self.config.blocks.num_blocks)
+        return encoder_flops(self.teacher, self.rows.length, ends[number - 1])
 
     def memory(self) -> BlockMemory:
         """Returns the memory of a rank with the block that needs most."""

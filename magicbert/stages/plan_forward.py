@@ -16,10 +16,16 @@ from magicbert.bert.objectives.building import build_objective
 from magicbert.bert.rehearsal import NO_MEMORY, Rehearsal, rehearsal_batch
 from magicbert.config.roots import PretrainConfig, RetrainConfig
 from magicbert.config.sections import AlignmentSection, ModelSection
-from magicbert.planning.activations import FusedKernels, fused_attention, kept_bytes
+from magicbert.planning.activations import (
+    FusedKernels,
+    fused_attention,
+    kept_bytes,
+    peak_bytes,
+)
 from magicbert.planning.memory import ForwardMemory
 from magicbert.space import Architecture
 from magicbert.stages.plan_facts import Rows
+from magicbert.supernet.objective import Objective
 from magicbert.training.module import StepPlan, TrainingModule
 
 WIDTHS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +38,7 @@ def forward_memory(
     alignment: AlignmentSection,
     rows: Rows,
     device: Device,
+    taught: Objective | None = None,
 ) -> ForwardMemory:
     """Returns what one micro-batch needs on the path that keeps most.
 
@@ -41,16 +48,21 @@ def forward_memory(
         alignment: with MAGIC-A the anchor's block outputs stay beside the path's.
         rows: sizes of a row.
         device: whose kernels count.
+        taught: the objective, if a teacher is in it.
     """
     training = config.training
     supernet.to(WIDTHS[training.precision])
-    module = TrainingModule(supernet, build_objective(config.objective), alignment)
+    module = TrainingModule(supernet, taught or build_objective(config.objective), alignment)
     module.train()
     batch = rehearsal_batch(training.rows_per_micro_batch, rows.length, config.masking.probability)
     with fused_kernels(config.model, device):
         path = heaviest_path(supernet, training.rows_per_micro_batch, rows.length)
         plan = StepPlan(0, path, path if alignment.enabled else None, 1, 1)
-        kept = kept_bytes(lambda: module(batch, plan), module.parameters())
+        run = partial(module, batch, plan)
+        kept = kept_bytes(run, module.parameters())
+        if taught:
+            # The logits of both stand there whole; the teacher's states are let go at the end.
+            return ForwardMemory(kept, max(peak_bytes(run) - kept, 0))
     return ForwardMemory(kept, head_bytes(supernet, len(batch.labels), device))
 
 
@@ -92,7 +104,12 @@ def is_on_gpu(device: Device) -> bool:
 
 
 def heaviest_path(supernet: Rehearsal, num_rows: int, length: int) -> Architecture:
-    """Returns the path whose operators keep most for the backward."""
+    """Returns the path whose operators keep most for the backward.
+
+    A path that is the only one may have layers of several widths; others have one.
+    """
+    if supernet.space.count() == 1:
+        return next(iter(supernet.space.enumerate()))
     dtype = supernet.embeddings.tokens.weight.dtype
     shape = (num_rows, length, supernet.config.hidden_size)
     hidden = torch.empty(shape, dtype=dtype, device=NO_MEMORY, requires_grad=True)

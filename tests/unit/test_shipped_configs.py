@@ -82,11 +82,14 @@ def test_two_steps_run_on_tensors_without_memory(file):
     config = read(file)
     if verb_of(file) == "retrain":
         config = with_architecture(file, config)
-    options = PlanSection(vocab_size=vocabulary_of(file.parent), length=LENGTH)
+    is_taught = verb_of(file) == "retrain" and config.distillation.teacher
+    teacher = {"teacher_layers": 12, "teacher_width": 768} if is_taught else {}
+    options = PlanSection(vocab_size=vocabulary_of(file.parent), length=LENGTH, **teacher)
     planner = Planner(verb_of(file), config, options)
     planner.check()
-    supernet = planner.supernet
-    module = TrainingModule(supernet, build_objective(config.objective), planner.alignment).train()
+    supernet, taught = planner.supernet, planner.distillation
+    objective = taught.objective() if taught else build_objective(config.objective)
+    module = TrainingModule(supernet, objective, planner.alignment).train()
     optimizer = torch.optim.AdamW(supernet.parameters())
     batch = rehearsal_batch(2, LENGTH, config.masking.probability)
     previous = None
@@ -110,7 +113,7 @@ def with_architecture(file: Path, config: Any) -> Any:
         return dataclasses.replace(config, architecture=str(next(iter(space.enumerate()))))
     if ":" in config.architecture:
         sizes = dataclasses.replace(config.model, hidden_size=128)
-        return dataclasses.replace(config, architecture="mha2-ffn-conv5", model=sizes)
+        return dataclasses.replace(config, architecture="mha2-ffn-conv5-ffn", model=sizes)
     return config
 
 

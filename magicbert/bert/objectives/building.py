@@ -5,10 +5,14 @@ from __future__ import annotations
 from magicbert.bert.electra_supernet import ElectraSupernet
 from magicbert.bert.generator import GeneratorSizes
 from magicbert.bert.modeling.configuration_magicbert import MagicBertConfig
+from magicbert.bert.objectives.distillation import DistilledMaskedLanguageModeling
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.objectives.rtd import ReplacedTokenDetection
+from magicbert.bert.objectives.state_distillation import StateDistillation
+from magicbert.bert.state_matching import StateMatching
 from magicbert.bert.supernet import BertSupernet, EncoderSupernet
-from magicbert.config.sections import ObjectiveSection
+from magicbert.bert.teacher import Teacher
+from magicbert.config.sections import DistillationSection, ObjectiveSection
 from magicbert.space import SearchSpace
 from magicbert.supernet.objective import Objective
 
@@ -18,6 +22,16 @@ def build_objective(section: ObjectiveSection) -> Objective:
     if section.name == "mlm":
         return MaskedLanguageModeling()
     return ReplacedTokenDetection(section.discriminator_weight)
+
+
+def distilled_objective(
+    section: DistillationSection, teacher: Teacher, matching: StateMatching | None
+) -> Objective:
+    """Returns the loss of labels and a teacher, with its states where some are compared."""
+    share = (teacher, section.weight, section.temperature)
+    if matching is None:
+        return DistilledMaskedLanguageModeling(*share)
+    return StateDistillation(*share, matching)
 
 
 def supernet_for(
