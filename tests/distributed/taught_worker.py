@@ -130,6 +130,12 @@ def check(rank: int, num_ranks: int, folder: Path, arguments: str) -> Any:
     }
 
 
+def check_stages_of_ranks(rank: int, num_ranks: int, folder: Path, arguments: Any) -> Any:
+    """Returns what `check_stages` finds on ranks that train together."""
+    join_process_group()
+    return check_stages(rank, num_ranks, folder, arguments)
+
+
 def retrain_in_two_starts(rank: int, num_ranks: int, folder: Path, arguments: str) -> Any:
     """Retrains with a teacher in one go, and stopped after the first step and gone on with."""
     run = Path(arguments)
