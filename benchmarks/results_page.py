@@ -20,8 +20,8 @@ from results_tables import (
     model_name,
     ranked_tables,
     score_table,
+    scores_by_model,
     stage_table,
-    summary_rows,
     training_table,
 )
 
@@ -88,7 +88,7 @@ def plots(run: RunRecords) -> dict[str, str]:
                if (r.result or {})["finished"]]  # fmt: skip
     masked = [r for r in trained if is_masked(r)]
     entropies = [(r.result or {})["unigram_entropy"] for r in masked]
-    scores = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
+    scores = scores_by_model(run)
     drawn = {}
     if masked:
         drawn["losses"] = loss_plot([curve_of(r) for r in masked], entropy=entropies[0])

@@ -86,7 +86,7 @@ def ranked_tables(run: RunRecords) -> Iterator[str]:
 
 def score_table(run: RunRecords) -> str:
     """Returns the table of fine-tuning scores, a column per model."""
-    models = {r.label or "model": summary_rows(r) for r in run.finished("finetune")}
+    models = scores_by_model(run)
     if not models:
         return ""
     tasks = {row["task"]: row["metric"] for rows in models.values() for row in rows}
@@ -103,9 +103,19 @@ def score_table(run: RunRecords) -> str:
     return f"{table}\n\nMedian over seeds (lowest to highest), times 100."
 
 
-def summary_rows(record: StageRecord) -> list[dict[str, Any]]:
-    """Returns the summary of one model's fine-tuning: a row per task, at its best rate."""
-    return list((record.result or {})["summary"])
+def scores_by_model(run: RunRecords) -> dict[str, list[dict[str, Any]]]:
+    """Returns a row per task, at its best rate, of every model that was fine-tuned.
+
+    A model may have been fine-tuned in several stages, such as GLUE apart from SQuAD; the first
+    of their labels is its name.
+    """
+    names: dict[str, str] = {}
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for record in run.finished("finetune"):
+        result, label = record.result or {}, record.label or "model"
+        name = names.setdefault(result.get("model_identity", label), label)
+        scores.setdefault(name, []).extend(result["summary"])
+    return scores
 
 
 def score_cell(summary: Sequence[dict[str, Any]], task: str) -> str:

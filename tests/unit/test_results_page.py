@@ -89,6 +89,22 @@ def test_discriminators_and_compressed_models_have_their_places(tmp_path):
     assert "nats per token" in shown["discriminators"]
 
 
+def test_finetunings_of_one_model_share_a_column(tmp_path):
+    run = write_run(tmp_path / "real")
+    for label, identity, task, level in (
+        ("a", "one", "cola", 0.5), ("a-squad", "one", "squad", 0.3), ("b", "two", "cola", 0.7),
+    ):  # fmt: skip
+        write_finetune(run, label, (task,), level)
+        file = run / f"finetune-{label}" / "results.json"
+        record = read_record(file, "magicbert/finetune/1")
+        write_record(file, "magicbert/finetune/1", {**record, "model_identity": identity})
+    assert collect(run, tmp_path / "page").returncode == 0
+    text = (tmp_path / "page.md").read_text()
+    assert "| task | metric | model | a | b |" in text
+    assert "| cola | accuracy | - | 50.0 (48.5 to 51.0) | 70.0 (68.5 to 71.0) |" in text
+    assert "| squad | accuracy | - | 30.0 (28.5 to 31.0) | - |" in text
+
+
 def write_forms(folder: Path, scores: dict[str, float]) -> None:
     """Writes the record of an ONNX export whose forms have these F1."""
     exact = {form: value / 2 for form, value in scores.items()}
