@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from toy_tenant import OPERATORS, ToyObjective, ToySource, ToySupernet
+from toy_tenant import OPERATORS, ToyObjective, ToySource, ToyStack, ToySupernet
 
 from magicbert.config.sections import OptimizerSection, RankingSection, StudiedSupernetSection
 from magicbert.interference.probe import InterferenceProbe
@@ -18,6 +19,7 @@ from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
 from magicbert.study.trials import Trials
 from magicbert.study.units import AloneUnit, Unit, units_of
+from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.supernet import Supernet
 
 SPACE = SearchSpace.uniform(2, OPERATORS)
@@ -50,6 +52,9 @@ class ToyStudyTenant:
     def build(self, space: SearchSpace, seed: int) -> Supernet:
         torch.manual_seed(seed)
         return ToySupernet(space)
+
+    def stack(self, supernets: Sequence[Supernet]) -> StackedModels:
+        return ToyStack(supernets)
 
     def source(self, seed: int) -> ToySource:
         return ToySource(8, seed=seed)

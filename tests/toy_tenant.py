@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from magicbert.space import SearchSpace
 from magicbert.supernet.objective import LossOutput, Objective
+from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.supernet import Supernet, SupernetOutput
 
 OPERATORS = ("small", "middle", "large")
@@ -64,6 +66,35 @@ class ToyObjective(Objective):
         loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
         correct = (logits.argmax(-1) == targets).sum().detach()
         return LossOutput(loss, len(targets), output, {"correct": correct})
+
+
+@dataclass(frozen=True)
+class ToyStackBatch:
+    inputs: Tensor  # [models x rows, width]
+    targets: Tensor  # [models x rows]
+
+    def to(self, device: torch.device) -> ToyStackBatch:
+        return ToyStackBatch(self.inputs.to(device), self.targets.to(device))
+
+
+class ToyStack(StackedModels):
+    def __init__(self, supernets: Sequence[ToySupernet]) -> None:
+        super().__init__(supernets)
+        self.embed = self.stack([supernet.embed for supernet in supernets])
+        self.head = self.stack([supernet.head for supernet in supernets])
+
+    def collate(self, batches: Sequence[ToyBatch]) -> ToyStackBatch:
+        inputs = torch.cat([batch.inputs for batch in batches])
+        return ToyStackBatch(inputs, torch.cat([batch.targets for batch in batches]))
+
+    def enter(self, batch: ToyStackBatch) -> tuple[Tensor, Any]:
+        return self.embed(batch.inputs), None
+
+    def read_losses(self, batch: ToyStackBatch, hidden: Tensor) -> Tensor:
+        losses = nn.functional.cross_entropy(
+            self.head(hidden), batch.targets, ignore_index=-1, reduction="none"
+        )
+        return losses.view(self.num_models, -1).sum(1)
 
 
 class ToySource:

@@ -30,7 +30,7 @@ from magicbert.study.pieces import forget_piece
 from magicbert.study.progress import StudyProgress
 from magicbert.study.rows import Row, RowFile
 from magicbert.study.trials import PIECES
-from magicbert.study.units import DownstreamUnit, Unit, units_of
+from magicbert.study.units import DownstreamUnit, Unit, jobs_of, units_of
 from magicbert.study.workers import Crew, UnitError, deadline
 from magicbert.supernet.sampling import build_sampler
 from magicbert.trail import Trail, current_commit, run_folder, stage_folder
@@ -203,7 +203,7 @@ class Study:
                 progress.advance(unit)
 
             try:
-                crew.do(self.missing, take)
+                crew.do(jobs_of(self.missing, self.setting.models_at_once), take)
             except UnitError as error:
                 file = self.folder / FAILURE
                 write_text_atomically(file, f"{error.key}\n\n{error.trace}")

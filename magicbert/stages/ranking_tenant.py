@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -12,6 +14,7 @@ from magicbert.bert.cost import bert_cost_model
 from magicbert.bert.extraction import extract
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.spaces import resolve_space
+from magicbert.bert.stacked_supernet import StackedBert
 from magicbert.bert.supernet import BertSupernet, build_supernet, supernet_config
 from magicbert.config.sections import RankingSection
 from magicbert.data.batch import TokenBatch
@@ -89,6 +92,10 @@ class BertTenant:
             space, setting.model, manifest.vocab_size, manifest.pad_id, seed=seed,
             backend=setting.backend,
         ).to(self.device)  # fmt: skip
+
+    def stack(self, supernets: Sequence[Supernet]) -> StackedBert:
+        """Returns models of one architecture each as one module."""
+        return StackedBert(cast(Sequence[BertSupernet], supernets))
 
     def source(self, seed: int) -> TokenSource:
         """Returns the masked rows of a seed."""

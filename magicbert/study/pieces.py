@@ -1,4 +1,4 @@
-"""One small training in pieces: it can be told to stop after any step and goes on from there."""
+"""Small trainings in pieces: they can be told to stop after any step and go on from there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,54 @@ class Progress:
     seconds: float = 0.0
 
 
-class Pieces:
-    """Runs a training to its end, or to a stop after which another process goes on.
+class Cuttable(ABC):
+    """Runs to its end, or to a stop after which another process goes on.
+
+    Attributes:
+        num_steps: number of its last step.
+    """
+
+    num_steps: int
+
+    def run(self, stop: Stop) -> bool:
+        """Trains; returns whether the last step is made. If not, the state is kept."""
+        last = saved = time.monotonic()
+        first_step = self.position
+        while self.position < self.num_steps:
+            now = time.monotonic()
+            self.spend(now - last)
+            last = now
+            if stop():
+                if self.position > first_step:
+                    self.save()
+                return False
+            if now - saved > SECONDS_BETWEEN_SAVES:
+                self.save()
+                saved = now
+            self.step()
+        self.spend(time.monotonic() - last)
+        return True
+
+    @property
+    @abstractmethod
+    def position(self) -> int:
+        """Steps made so far."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Makes one step, and measures where a point of the curve is due."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Writes the state, for another process to go on with."""
+
+    @abstractmethod
+    def spend(self, seconds: float) -> None:
+        """Counts time that went by."""
+
+
+class Pieces(Cuttable):
+    """One training that can be cut.
 
     Args:
         folder: where the state lies between two pieces; made when it is needed.
@@ -59,33 +106,30 @@ class Pieces:
         self.points = {round(num_steps * (i + 1) / num_points) for i in range(num_points)}
         self.progress = Progress()
 
-    def run(self, stop: Stop) -> bool:
-        """Trains; returns whether the last step is made. If not, the state is kept."""
-        self.resume()
-        began = saved = time.monotonic()
-        before = self.progress.seconds
-        first_step = self.training.standing.step
-        while self.training.standing.step < self.num_steps:
-            now = time.monotonic()
-            self.progress.seconds = before + now - began
-            if stop():
-                if self.training.standing.step > first_step:
-                    self.save()
-                return False
-            if now - saved > SECONDS_BETWEEN_SAVES:
-                self.save()
-                saved = now
-            self.step()
-        self.progress.seconds = before + time.monotonic() - began
-        return True
+    @property
+    def position(self) -> int:
+        """Steps made so far."""
+        return self.training.standing.step
 
     def step(self) -> None:
         """Makes one step, and measures where a point of the curve is due."""
         self.training.advance()
-        step = self.training.standing.step
-        fault("study.step", step=step)
-        if step in self.points:
-            self.progress.curve.append((step, check_finite(self.measure(), step, self.what)))
+        fault("study.step", step=self.position)
+        if self.position in self.points:
+            self.measure_point()
+
+    def measure_point(self) -> None:
+        """Adds a point to the curve.
+
+        Raises:
+            UserError: the training diverged.
+        """
+        loss = check_finite(self.measure(), self.position, self.what)
+        self.progress.curve.append((self.position, loss))
+
+    def spend(self, seconds: float) -> None:
+        """Counts time that went by."""
+        self.progress.seconds += seconds
 
     def save(self) -> None:
         """Writes the state; the curve first, which may run ahead of it but not lag behind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from magicbert.space import Architecture, SearchSpace
 from magicbert.space.cost import Cost
 from magicbert.study.units import AloneUnit
 from magicbert.supernet.objective import BatchSource, Objective
+from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.supernet import Supernet
 from magicbert.training.parts import Probe
 
@@ -28,6 +30,14 @@ class Tenant(Protocol):
 
     def build(self, space: SearchSpace, seed: int) -> Supernet:
         """Returns a supernet with new weights, on the device to train on."""
+        ...
+
+    def stack(self, supernets: Sequence[Supernet]) -> StackedModels:
+        """Returns models of one architecture each as one module, with copies of their weights.
+
+        Raises:
+            UserError: they cannot train side by side.
+        """
         ...
 
     def source(self, seed: int) -> BatchSource:

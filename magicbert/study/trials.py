@@ -16,14 +16,16 @@ from magicbert.config.sections import (
     SamplingSection,
     TrainingSection,
 )
+from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
 from magicbert.study.architectures import chosen
 from magicbert.study.interference import final_interference
 from magicbert.study.methods import alignment_of, optimizer_of, sampling_of
 from magicbert.study.pieces import Pieces, Stop, piece_folder
 from magicbert.study.rows import Row
+from magicbert.study.stacked_pieces import StackedPieces, StackRows
 from magicbert.study.tenant import Tenant
-from magicbert.study.units import AloneUnit, DownstreamUnit, SupernetUnit, Unit
+from magicbert.study.units import AloneStack, AloneUnit, DownstreamUnit, Job, SupernetUnit
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.supernet.scoring import Score
@@ -38,7 +40,7 @@ PIECES, MODELS = "pieces", "models"
 
 @dataclass(frozen=True)
 class Trials:
-    """Does units, one at a time, in the process it was made in.
+    """Does units in the process it was made in: one at a time, or a stack of them.
 
     Attributes:
         tenant: models and batches.
@@ -54,26 +56,35 @@ class Trials:
     table: tuple[Architecture, ...]
     folder: Path
 
-    def __call__(self, unit: Unit, stop: Stop) -> Row | None:
-        """Does a unit; ``None`` if it was told to stop, after which it can be gone on with."""
-        match unit:
+    def __call__(self, job: Job, stop: Stop) -> Row | StackRows | None:
+        """Does a job; ``None`` if it was told to stop, after which it can be gone on with."""
+        match job:
+            case AloneStack():
+                return self.train_stack(job, stop)
             case AloneUnit():
-                return self.train_alone(unit, unit.key, stop)
+                return self.train_alone(job, job.key, stop)
             case SupernetUnit():
-                return self.train_supernet(unit, stop)
+                return self.train_supernet(job, stop)
             case DownstreamUnit():
-                return self.finetune(unit, stop)
+                return self.finetune(job, stop)
 
     def train_alone(self, unit: AloneUnit, key: str, stop: Stop) -> Row | None:
         """Trains one architecture from new weights and scores it."""
+        pieces = self.alone_pieces(unit, key)
+        return self.alone_row(unit, pieces) if pieces.run(stop) else None
+
+    def alone_pieces(self, unit: AloneUnit, key: str) -> Pieces:
+        """Returns the training of one architecture, where its last piece left it."""
         path = unit.architecture
         training = self.training(
             SearchSpace.of(path), unit.seed, unit.num_steps, SamplingSection(), AlignmentSection(),
             self.setting.optimizer,
         )  # fmt: skip
-        pieces = self.pieces(key, training, unit.num_steps, [path])
-        if not pieces.run(stop):
-            return None
+        return self.pieces(key, training, unit.num_steps, [path])
+
+    def alone_row(self, unit: AloneUnit, pieces: Pieces) -> Row:
+        """Scores an architecture that was trained, and keeps its model if that is needed."""
+        path, training = unit.architecture, pieces.training
         if unit.is_kept:
             self.tenant.keep(training.supernet, unit, self.model_folder(unit))
         score, cost = training.score(path, self.dev_batches), self.tenant.cost(path)
@@ -91,6 +102,32 @@ class Trials:
             "curve": [list(point) for point in pieces.progress.curve],
             "seconds": round(pieces.progress.seconds, 3),
         }
+
+    def train_stack(self, stack: AloneStack, stop: Stop) -> StackRows:
+        """Trains the units of a stack together and scores each.
+
+        Members that an earlier start left at other steps, because it made other stacks, are
+        trained one step's after the other, the furthest first.
+        """
+        standing: dict[int, list[tuple[AloneUnit, Pieces]]] = {}
+        for unit in stack.units:
+            pieces = self.alone_pieces(unit, unit.key)
+            standing.setdefault(pieces.position, []).append((unit, pieces))
+        rows: list[tuple[AloneUnit, Row]] = []
+        problems: list[UserError] = []
+        for _, members in sorted(standing.items(), reverse=True):
+            models = self.tenant.stack([pieces.training.supernet for _, pieces in members])
+            together = StackedPieces([pieces for _, pieces in members], models)
+            if not together.run(stop):
+                return StackRows(tuple(rows), False, *problems[:1])
+            together.training.hand_back()
+            rows += [
+                (unit, {**self.alone_row(unit, pieces), "stacked": len(members)})
+                for number, (unit, pieces) in enumerate(members)
+                if number not in together.problems
+            ]
+            problems += together.problems.values()
+        return StackRows(tuple(rows), True, *problems[:1])
 
     def train_supernet(self, unit: SupernetUnit, stop: Stop) -> Row | None:
         """Trains one supernet and scores the whole table with its weights."""
@@ -177,14 +214,21 @@ class Trials:
     def pieces(
         self, key: str, training: SmallTraining, num_steps: int, paths: Sequence[Architecture]
     ) -> Pieces:
-        """Returns a training that can be cut; its curve is the mean loss of some paths."""
+        """Returns a training where its last piece left it; its curve is of some paths' mean loss.
+
+        Raises:
+            UserError: the state that was kept is damaged.
+        """
 
         def measure() -> float:
             scores = training.scores(paths, self.dev_batches)
             return sum((scores[path] for path in paths), start=Score(0.0, 0, 0)).loss
 
         folder = piece_folder(self.folder / PIECES, key)
-        return Pieces(folder, key, training, num_steps, measure, self.setting.num_curve_points)
+        number = self.setting.num_curve_points
+        pieces = Pieces(folder, key, training, num_steps, measure, number)
+        pieces.resume()
+        return pieces
 
     @cached_property
     def dev_batches(self) -> list[Any]:

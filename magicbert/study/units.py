@@ -83,6 +83,53 @@ class DownstreamUnit:
 Unit: TypeAlias = AloneUnit | SupernetUnit | DownstreamUnit
 
 
+@dataclass(frozen=True, slots=True)
+class AloneStack:
+    """Several architectures, each trained alone, whose steps are made together.
+
+    Attributes:
+        units: of one budget, at least two.
+    """
+
+    units: tuple[AloneUnit, ...]
+
+    @property
+    def key(self) -> str:
+        """What the stack is called in messages; rows have the keys of their units."""
+        return f"{self.units[0].key} and {len(self.units) - 1} beside it"
+
+
+# What a worker takes at once.
+Job: TypeAlias = Unit | AloneStack
+
+
+def jobs_of(units: Sequence[Unit], models_at_once: int) -> list[Job]:
+    """Returns units as they are taken: models that are trained alone in stacks of one budget.
+
+    A stack stands where its first unit stood. The same units make the same stacks.
+
+    Args:
+        units: in the order in which they are begun.
+        models_at_once: units of a stack; the last of a budget may have fewer.
+    """
+    stacks: dict[str, list[AloneUnit]] = {}
+    places: list[list[AloneUnit] | Unit] = []
+    for unit in units:
+        if not isinstance(unit, AloneUnit):
+            places.append(unit)
+            continue
+        if len(stacks.get(unit.budget, ())) % models_at_once == 0:
+            stacks[unit.budget] = []
+            places.append(stacks[unit.budget])
+        stacks[unit.budget].append(unit)
+    return [job_of(place) if isinstance(place, list) else place for place in places]
+
+
+def job_of(units: Sequence[AloneUnit]) -> Job:
+    """Returns some units as one job; a single one is no stack."""
+    return units[0] if len(units) == 1 else AloneStack(tuple(units))
+
+
 def units_of(
     setting: RankingSection, space: SearchSpace, table: tuple[Architecture, ...]
 ) -> list[Unit]:

@@ -26,9 +26,12 @@ from magicbert.errors import UserError
 from magicbert.interrupts import heard_here_alone
 from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
-from magicbert.study.units import Unit
+from magicbert.study.stacked_pieces import StackRows
+from magicbert.study.units import AloneStack, Job, Unit
 
-Work: TypeAlias = Callable[[Unit, Stop], Row | None]
+# What became of a job; ``None`` if it was told to stop.
+Result: TypeAlias = Row | StackRows | None
+Work: TypeAlias = Callable[[Job, Stop], Result]
 # Called with the number of the worker, then with `arguments`.
 OpenWork: TypeAlias = Callable[..., Work]
 TakeRow: TypeAlias = Callable[[Unit, Row], None]
@@ -65,63 +68,62 @@ class Crew:
     num_workers: int
     is_over: Stop
 
-    def do(self, units: Sequence[Unit], take: TakeRow) -> bool:
-        """Does units and hands over their rows; returns whether all are done.
+    def do(self, jobs: Sequence[Job], take: TakeRow) -> bool:
+        """Does units, or stacks of them, and hands over their rows; returns whether all are done.
 
         Raises:
             UnitError: a unit failed. Rows that were ready by then have been handed over.
             UserError: a unit met a mistake of the user's, or a worker was killed.
         """
-        if not units:
+        if not jobs:
             return True
-        if self.num_workers == 1 or len(units) == 1:
-            return self.do_here(units, take)
+        if self.num_workers == 1 or len(jobs) == 1:
+            return self.do_here(jobs, take)
         try:
-            return self.do_in_processes(units, take)
+            return self.do_in_processes(jobs, take)
         except BrokenProcessPool as error:
             raise UserError(
                 f"a worker process died (out of memory?) with {self.num_workers} of them; set "
                 "ranking.num_workers lower and give the same command again: finished units are kept"
             ) from error
 
-    def do_here(self, units: Iterable[Unit], take: TakeRow) -> bool:
-        """Does the units in this process, on one thread as the workers do."""
+    def do_here(self, jobs: Iterable[Job], take: TakeRow) -> bool:
+        """Does the jobs in this process, on one thread as the workers do."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             work = self.open_work(0, *self.arguments)
-            for unit in units:
-                row = None if self.is_over() else attempt(work, unit, self.is_over)
-                if row is None:
+            for job in jobs:
+                result = None if self.is_over() else attempt(work, job, self.is_over)
+                if not take_result(job, result, take):
                     return False
-                take(unit, row)
             return True
         finally:
             torch.set_num_threads(threads)
 
-    def do_in_processes(self, units: Sequence[Unit], take: TakeRow) -> bool:
-        """Does the units in as many processes as there are workers."""
+    def do_in_processes(self, jobs: Sequence[Job], take: TakeRow) -> bool:
+        """Does the jobs in as many processes as there are workers."""
         # Spawned, not forked: CUDA and the threads of other libraries do not outlive a fork.
         context = multiprocessing.get_context("spawn")
         stop, numbers = context.Event(), context.Value("i", 0)
         pool = ProcessPoolExecutor(
-            min(self.num_workers, len(units)),
+            min(self.num_workers, len(jobs)),
             mp_context=context,
             initializer=_start_worker,
             initargs=(stop, numbers, self.open_work, self.arguments),
         )
-        running: dict[Future[Row | None], Unit] = {}
-        waiting, num_rows = deque(units), 0
+        running: dict[Future[Result], Job] = {}
+        waiting, num_done = deque(jobs), 0
         try:
             while running or (waiting and not stop.is_set()):
                 while waiting and len(running) < self.num_workers and not stop.is_set():
-                    unit = waiting.popleft()
+                    job = waiting.popleft()
                     with heard_here_alone():  # the pool may start a process here
-                        running[pool.submit(_do_unit, unit)] = unit
-                num_rows += hand_over(running, take)
+                        running[pool.submit(_do_job, job)] = job
+                num_done += hand_over(running, take)
                 if self.is_over():
                     stop.set()
-            return num_rows == len(units)
+            return num_done == len(jobs)
         except BaseException:
             stop.set()
             keep_finished(running, take)
@@ -131,36 +133,57 @@ class Crew:
             pool.shutdown(cancel_futures=True)
 
 
-def attempt(work: Work, unit: Unit, stop: Stop) -> Row | None:
-    """Does one unit; an error that is not the user's becomes a `UnitError`."""
+def attempt(work: Work, job: Job, stop: Stop) -> Result:
+    """Does one job; an error that is not the user's becomes a `UnitError`."""
     try:
-        return work(unit, stop)
+        return work(job, stop)
     except UserError:
         raise
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnitError(unit.key, text, traceback.format_exc()) from error
+        raise UnitError(job.key, text, traceback.format_exc()) from error
 
 
-def hand_over(running: dict[Future[Row | None], Unit], take: TakeRow) -> int:
-    """Waits a moment for units to end; returns how many rows were taken."""
-    done, _ = wait(running, timeout=SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
-    num_rows = 0
-    for future in done:
-        unit, row = running.pop(future), future.result()
-        if row is not None:
+def take_result(job: Job, result: Result, take: TakeRow) -> bool:
+    """Hands over the rows of a job; returns whether it is done.
+
+    Raises:
+        UserError: a unit of a stack has no row; the others' have been handed over.
+    """
+    take_rows(job, result, take)
+    if isinstance(result, StackRows):
+        if result.problem is not None:
+            raise result.problem
+        return result.is_over
+    return result is not None
+
+
+def take_rows(job: Job, result: Result, take: TakeRow) -> None:
+    """Hands over the rows of a job, if there are any."""
+    if isinstance(result, StackRows):
+        for unit, row in result.rows:
             take(unit, row)
-            num_rows += 1
-    return num_rows
+    elif result is not None:
+        assert not isinstance(job, AloneStack), "a stack has a row for each unit"
+        take(job, result)
 
 
-def keep_finished(running: dict[Future[Row | None], Unit], take: TakeRow) -> None:
-    """Waits until the running units have stopped and takes the rows of those that were through."""
+def hand_over(running: dict[Future[Result], Job], take: TakeRow) -> int:
+    """Waits a moment for jobs to end; returns how many are done."""
+    ended, _ = wait(running, timeout=SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+    num_done = 0
+    for future in ended:
+        job, result = running.pop(future), future.result()
+        num_done += take_result(job, result, take)
+    return num_done
+
+
+def keep_finished(running: dict[Future[Result], Job], take: TakeRow) -> None:
+    """Waits until the running jobs have stopped and takes the rows of those that were through."""
     done, _ = wait(running)
     for future in done:
-        row = None if future.cancelled() or future.exception() else future.result()
-        if row is not None:
-            take(running[future], row)
+        if not future.cancelled() and future.exception() is None:
+            take_rows(running[future], future.result(), take)
 
 
 @dataclass
@@ -197,18 +220,18 @@ def _start_worker(stop: Any, numbers: Any, open_work: OpenWork, arguments: tuple
         numbers.value += 1
 
 
-def _do_unit(unit: Unit) -> Row | None:
-    """Does one unit in a worker; an error in opening is one of the first unit."""
+def _do_job(job: Job) -> Result:
+    """Does one job in a worker; an error in opening is one of the first job."""
 
-    def work(unit: Unit, stop: Stop) -> Row | None:
+    def work(job: Job, stop: Stop) -> Result:
         if stop():
             return None
         if place.work is None:
             place.work = place.open_work(place.number, *place.arguments)
-        return place.work(unit, stop)
+        return place.work(job, stop)
 
     (place,) = _PLACES
-    return attempt(work, unit, place.stop.is_set)
+    return attempt(work, job, place.stop.is_set)
 
 
 def deadline(minutes: float) -> Stop:

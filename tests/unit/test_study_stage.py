@@ -115,6 +115,20 @@ def test_more_seeds_are_added_to_what_is_there_and_other_settings_refused(root: 
     assert (folder / "config.yaml").read_text() == kept
 
 
+def test_models_at_once_give_the_rows_of_single_ones_and_go_on_with_them(root: Path) -> None:
+    sizes = replace(SETTING.model, dropout=0.0, attention_dropout=0.0)
+    plain = {"model": sizes, "supernets": ()}
+    analyze.run(config(root, "single", **plain))
+    analyze.run(config(root, "stacked", **plain, num_seeds=1, models_at_once=3))
+    assert [row.get("stacked") for row in rows_of(root, "stacked")] == [3, 3, 3, None]
+    analyze.run(config(root, "stacked", **plain))
+    single = {row["key"]: row for row in rows_of(root, "single")}
+    stacked = {row["key"]: row for row in rows_of(root, "stacked")}
+    assert stacked.keys() == single.keys()
+    for key, row in single.items():
+        assert stacked[key]["loss"] == pytest.approx(row["loss"], abs=1e-5)
+
+
 def test_models_are_fine_tuned_on_the_dev_rows_of_a_task(root: Path) -> None:
     downstream = DownstreamSection(
         tasks=("sst2",), data=str(root / "glue"), num_architectures=2, batch_size=8, max_length=16
@@ -158,6 +172,8 @@ def test_mistakes_of_a_section_in_a_list_have_their_place() -> None:
     twice = {"ranking": {"supernets": [{"method": "spos"}, {}]}}
     with pytest.raises(ConfigError, match="spos with settings 'default' stands there twice"):
         from_tree(AnalyzeConfig, twice, "given")
+    with pytest.raises(ConfigError, match=r"models_at_once: 8 models side by side need model\.dro"):
+        from_tree(AnalyzeConfig, {"ranking": {"models_at_once": 8}}, "given")
     for wrong in ("spos", {"method": "spos"}, [3]):
         with pytest.raises(ConfigError, match=r"ranking\.supernets.*must be a"):
             from_tree(AnalyzeConfig, {"ranking": {"supernets": wrong}}, "given")

@@ -27,7 +27,8 @@ KERNEL_SIZES = (3, 5, 7)
 class ShiftedProducts(torch.autograd.Function):
     """``y[s] = bias + sum_j weight[j] * x[s + j - K // 2]`` within each segment.
 
-    Positions outside the row or the segment count as zero.
+    Positions outside the row or the segment count as zero. Rows, weights and bias may have one
+    more axis in front, of as many models; their rows are then the segments', model by model.
     """
 
     @staticmethod
@@ -45,35 +46,49 @@ class ShiftedProducts(torch.autograd.Function):
         """Runs the shifts the other way round."""
         input_BSH, weight_KH = ctx.saved_tensors
         (grad_BSH,) = gradients
-        middle = len(weight_KH) // 2
-        grad_input_BSH = grad_BSH * weight_KH[middle]
+        middle = weight_KH.shape[-2] // 2
+        grad_input_BSH = grad_BSH * _tap(weight_KH, middle)
         grad_weight_KH = torch.empty_like(weight_KH)
-        grad_weight_KH[middle] = (grad_BSH * input_BSH).sum((0, 1))
-        for offset in range(1, min(middle, input_BSH.shape[1] - 1) + 1):
-            link = ctx.segments.linked(offset, grad_BSH.dtype)
+        grad_weight_KH[..., middle, :] = (grad_BSH * input_BSH).sum((-3, -2))
+        for offset in range(1, min(middle, input_BSH.shape[-2] - 1) + 1):
+            link = _linked(ctx.segments, offset, grad_BSH)
             for sign in (-1, 1):
                 here, there = _pair(offset, sign)
-                grad = grad_BSH[:, here] if link is None else grad_BSH[:, here] * link
+                grad = grad_BSH[..., here, :] if link is None else grad_BSH[..., here, :] * link
                 tap = middle + sign * offset
-                grad_input_BSH[:, there].addcmul_(grad, weight_KH[tap])
-                grad_weight_KH[tap] = (grad * input_BSH[:, there]).sum((0, 1))
-        _clear_unused_taps(grad_weight_KH, input_BSH.shape[1])
-        return grad_input_BSH, grad_weight_KH, grad_BSH.sum((0, 1)), None
+                grad_input_BSH[..., there, :].addcmul_(grad, _tap(weight_KH, tap))
+                grad_weight_KH[..., tap, :] = (grad * input_BSH[..., there, :]).sum((-3, -2))
+        _clear_unused_taps(grad_weight_KH, input_BSH.shape[-2])
+        return grad_input_BSH, grad_weight_KH, grad_BSH.sum((-3, -2)), None
 
 
 def shifted_products(
     input_BSH: Tensor, weight_KH: Tensor, bias_H: Tensor, segments: Segments
 ) -> Tensor:
     """Computes the convolution of `ShiftedProducts` without recording it for a gradient."""
-    middle = len(weight_KH) // 2
-    output_BSH = torch.addcmul(bias_H, input_BSH, weight_KH[middle])
-    for offset in range(1, min(middle, input_BSH.shape[1] - 1) + 1):
-        link = segments.linked(offset, input_BSH.dtype)
+    middle = weight_KH.shape[-2] // 2
+    output_BSH = torch.addcmul(bias_H[..., None, None, :], input_BSH, _tap(weight_KH, middle))
+    for offset in range(1, min(middle, input_BSH.shape[-2] - 1) + 1):
+        link = _linked(segments, offset, input_BSH)
         for sign in (-1, 1):
             here, there = _pair(offset, sign)
-            seen = input_BSH[:, there] if link is None else input_BSH[:, there] * link
-            output_BSH[:, here].addcmul_(seen, weight_KH[middle + sign * offset])
+            seen = input_BSH[..., there, :] if link is None else input_BSH[..., there, :] * link
+            output_BSH[..., here, :].addcmul_(seen, _tap(weight_KH, middle + sign * offset))
     return output_BSH
+
+
+def _tap(weight_KH: Tensor, tap: int) -> Tensor:
+    """Returns one tap of the filters, ready to be multiplied with rows."""
+    tap_H = weight_KH.select(-2, tap)
+    return tap_H if weight_KH.ndim == 2 else tap_H[..., None, None, :]
+
+
+def _linked(segments: Segments, offset: int, rows_BSH: Tensor) -> Tensor | None:
+    """Returns `Segments.linked` with the leading axes of the rows."""
+    link = segments.linked(offset, rows_BSH.dtype)
+    if link is None or rows_BSH.ndim == link.ndim:
+        return link
+    return link.view(*rows_BSH.shape[:-2], -1, 1)
 
 
 def _pair(offset: int, sign: int) -> tuple[slice, slice]:
@@ -84,10 +99,10 @@ def _pair(offset: int, sign: int) -> tuple[slice, slice]:
 
 def _clear_unused_taps(grad_weight_KH: Tensor, length: int) -> None:
     """Taps that reach past a very short row saw nothing: their gradient is zero."""
-    unused = len(grad_weight_KH) // 2 - (length - 1)
+    unused = grad_weight_KH.shape[-2] // 2 - (length - 1)
     if unused > 0:
-        grad_weight_KH[:unused] = 0
-        grad_weight_KH[-unused:] = 0
+        grad_weight_KH[..., :unused, :] = 0
+        grad_weight_KH[..., -unused:, :] = 0
 
 
 class DepthwiseConvolution(nn.Module):

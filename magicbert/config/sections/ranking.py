@@ -144,6 +144,12 @@ class RankingSection:
     num_workers: int = option(
         0, "trainings side by side, one process each; 0 = one per core", within="[0, 4096]"
     )
+    models_at_once: int = option(
+        1,
+        "models trained alone whose steps a worker makes together, each on its own rows; more than "
+        "1 needs model.dropout 0 and model.attention_dropout 0",
+        within="[1, 4096]",
+    )
     max_minutes: float = option(
         0.0, "stop after so many minutes, keeping all that was done; 0 = no limit",
         within="[0, 1e7]",
@@ -155,6 +161,11 @@ class RankingSection:
             yield (
                 f"rows_per_step: {self.rows_per_step} is not a multiple of rows_per_micro_batch "
                 f"{self.rows_per_micro_batch}"
+            )
+        if self.models_at_once > 1 and (self.model.dropout or self.model.attention_dropout):
+            yield (
+                f"models_at_once: {self.models_at_once} models side by side need model.dropout 0 "
+                "and model.attention_dropout 0; else take models_at_once 1"
             )
         if (self.optimizer.name, self.optimizer.policy) != ("adamw", "path-sparse"):
             yield "optimizer: small trainings know name adamw with policy path-sparse alone"

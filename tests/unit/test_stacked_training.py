@@ -1,0 +1,183 @@
+"""Stacked trainings against the same trainings one by one: weights, clipping, moments, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small_supernet
+import torch
+
+from magicbert.bert.objectives.mlm import MaskedLanguageModeling
+from magicbert.bert.stacked_supernet import StackedBert
+from magicbert.bert.supernet import build_supernet
+from magicbert.config.sections import (
+    AlignmentSection,
+    ModelSection,
+    OptimizerSection,
+    SamplingSection,
+    TrainingSection,
+)
+from magicbert.data.batch import TokenBatch
+from magicbert.errors import UserError
+from magicbert.space import Architecture, SearchSpace
+from magicbert.supernet.sampling import build_sampler
+from magicbert.supernet.stacked_modules import stack_modules
+from magicbert.training.parts import Parts, Sections
+from magicbert.training.small_training import SmallTraining
+from magicbert.training.stacked_training import StackedTraining
+
+ROWS, STEPS, CLIP = 3, 8, 0.5
+SECTIONS = Sections(
+    TrainingSection(num_steps=STEPS, rows_per_step=2 * ROWS, rows_per_micro_batch=ROWS),
+    OptimizerSection(learning_rate=5e-3, warmup_steps=3, clip_norm=CLIP, weight_decay=0.1),
+    AlignmentSection(),
+)
+# Operators come again in other models and other layers, alone and together.
+PATHS = (
+    "mha2-conv3-ffn-conv5",
+    "mha2-mha2-ffn-skip",
+    "ffn-conv3-ffn-conv5x24",
+    "conv3-mha2-ffn-conv5",
+    "mha2-conv3-ffn-conv5",
+)
+
+
+class Batches:
+    """Two micro-batches per step; each seed has its own, full, padded and packed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def step_batches(self, step: int, rank: int, num_ranks: int) -> list[TokenBatch]:
+        forms = small_supernet.FORMS
+        numbers = [1000 * self.seed + 2 * step, 1000 * self.seed + 2 * step + 1]
+        batches = [small_supernet.batch(n, forms[(n + self.seed) % len(forms)]) for n in numbers]
+        # Models have different numbers of predictions.
+        return [predicting(batch, 1 + (self.seed + step) % 6) for batch in batches]
+
+    def dev_batches(self, num_batches: int) -> list[TokenBatch]:
+        return [small_supernet.batch(-1 - i, "full") for i in range(num_batches)]
+
+
+def predicting(batch: TokenBatch, number: int) -> TokenBatch:
+    """Keeps some of the predictions, none of them of padding."""
+    positions = batch.predicted_positions
+    kept = (batch.segment_ids.flatten()[positions] > 0).nonzero().flatten()[:number]
+    return replace(batch, predicted_positions=positions[kept], labels=batch.labels[kept])
+
+
+def bert_training(path: str, seed: int, dropout: float = 0.0) -> SmallTraining:
+    """A model in double precision."""
+    space = SearchSpace.of(Architecture.parse(path))
+    sizes = ModelSection(
+        hidden_size=16, embedding_size=8, max_length=small_supernet.LENGTH, dropout=dropout,
+        attention_dropout=0.0,
+    )  # fmt: skip
+    supernet = build_supernet(space, sizes, small_supernet.VOCABULARY, 0, seed=seed).double()
+    sampler = build_sampler(SamplingSection(), space, seed)
+    parts = Parts(MaskedLanguageModeling(), Batches(seed), sampler, None)
+    return SmallTraining(supernet, parts, SECTIONS, lambda path: 1.0)
+
+
+def trainings() -> list[SmallTraining]:
+    return [bert_training(path, seed) for seed, path in enumerate(PATHS)]
+
+
+def stacked(members: Sequence[SmallTraining]) -> StackedTraining:
+    return StackedTraining(members, StackedBert([member.supernet for member in members]))
+
+
+def apart(one: SmallTraining, other: SmallTraining) -> float:
+    pairs = zip(one.parameters, other.parameters, strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+def test_stacked_models_get_the_weights_of_single_ones() -> None:
+    single, members = trainings(), trainings()
+    together = stacked(members)
+    for _ in range(STEPS):
+        losses = together.advance()
+        assert losses.tolist() == pytest.approx([float(one.advance()) for one in single], 1e-6)
+    assert apart(single[0], members[0]) > 1e-3, "not handed back yet"
+    together.hand_back()
+    for one, member in zip(single, members, strict=True):
+        assert apart(one, member) < 1e-10
+        assert member.standing == one.standing
+        for a, b in zip(one.parameters, member.parameters, strict=True):
+            states = one.optimizer.state[a], member.optimizer.state[b]
+            for name in ("step", "exp_avg", "exp_avg_sq"):
+                torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-8, atol=1e-14)
+
+
+def test_every_model_is_clipped_by_its_own_norm() -> None:
+    """One model has huge gradients, one has tiny ones, which stay as they are."""
+    single, members = trainings(), trainings()
+    together = stacked(members)
+    scales = torch.tensor([1.0, 1e4, 1e-6, 1.0, 1.0]).double()
+    generator = torch.Generator().manual_seed(0)
+    for item in together.parameters:
+        values = torch.randn(item.values.shape, generator=generator).double()
+        item.values.grad = torch.stack(
+            [scales[model] * v for model, v in zip(item.models, values, strict=True)]
+        )
+        for model, grad in zip(item.models, item.values.grad, strict=True):
+            single[model].supernet.get_parameter(item.name).grad = grad.clone()
+    together.clip()
+    for training in single:
+        training.clip()
+    for item in together.parameters:
+        for model, grad in zip(item.models, item.values.grad, strict=True):
+            wanted = single[model].supernet.get_parameter(item.name).grad
+            torch.testing.assert_close(grad, wanted, rtol=1e-12, atol=0)
+    shared = {item.name: item.values.grad for item in together.parameters}["decoder_bias"]
+    assert 1e-9 < float(shared[2].abs().max()) < 1e-5
+    assert 0.5 < float(shared[1].norm() / shared[0].norm()) < 2
+
+
+def test_a_stack_cut_in_two_repeats_the_uncut_one_bit_by_bit(tmp_path: Path) -> None:
+    whole, first, rest = trainings(), trainings(), trainings()
+    uncut, begun = stacked(whole), stacked(first)
+    losses = [uncut.advance().tolist() for _ in range(STEPS)]
+    cut = [begun.advance().tolist() for _ in range(3)]
+    begun.hand_back()
+    for number, (one, other) in enumerate(zip(first, rest, strict=True)):
+        one.save(tmp_path / str(number))
+        other.restore(tmp_path / str(number))
+    again = stacked(rest)
+    assert losses == cut + [again.advance().tolist() for _ in range(STEPS - 3)]
+    for together in (uncut, again):
+        together.hand_back()
+    for one, other in zip(whole, rest, strict=True):
+        assert one.standing == other.standing
+        assert apart(one, other) == 0.0
+
+
+def test_a_member_goes_on_by_itself_from_what_is_handed_back(tmp_path: Path) -> None:
+    single, members = bert_training(PATHS[2], 2), trainings()
+    together = stacked(members)
+    for _ in range(3):
+        together.advance()
+    together.hand_back()
+    for _ in range(3):
+        members[2].advance()
+    for _ in range(6):
+        single.advance()
+    assert apart(single, members[2]) < 1e-10
+
+
+def test_models_with_dropout_are_refused() -> None:
+    training = bert_training(PATHS[0], 0, dropout=0.1)
+    with pytest.raises(UserError, match=r"models_at_once: .* no dropout; .* models_at_once to 1"):
+        StackedBert([training.supernet])
+
+
+def test_a_module_with_weights_of_an_unknown_kind_is_refused() -> None:
+    class Scaled(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    with pytest.raises(TypeError, match="Scaled has weights and no stacked form"):
+        stack_modules([torch.nn.Sequential(Scaled(2, 2))], {})
