@@ -72,7 +72,7 @@ class StackedConvolution(nn.Module):
     def forward(self, hidden: Tensor, segments: Segments) -> Tensor:
         """Maps ``[G B, S, H]`` to the same shape, within each segment."""
         hidden = segments.hide_padding(hidden)
-        by_row = hidden.view(len(self.weight), -1, *hidden.shape[1:])
+        by_row = hidden.reshape(len(self.weight), -1, *hidden.shape[1:])
         mixed: Tensor = ShiftedProducts.apply(  # type: ignore[no-untyped-call]
             by_row, self.weight, self.bias, segments
         )
@@ -94,13 +94,13 @@ class StackedBert(StackedModels):
     forms: ClassVar[dict[type[nn.Module], Form]] = {DepthwiseConvolution: StackedConvolution}
 
     def __init__(self, supernets: Sequence[BertSupernet]) -> None:
-        super().__init__(supernets)
         config = supernets[0].config
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
             raise UserError(
                 "ranking.models_at_once: models that train side by side have no dropout; set "
                 "ranking.model.dropout and attention_dropout to 0, or models_at_once to 1"
             )
+        super().__init__(supernets)
         self.embeddings = self.stack([supernet.embeddings for supernet in supernets])
         self.transform = self.stack([supernet.transform for supernet in supernets])
         self.decoder_bias = stack_parameters([supernet.decoder_bias for supernet in supernets])

@@ -55,7 +55,7 @@ def stack_parameters(parameters: Sequence[Tensor]) -> nn.Parameter:
 
 def by_model(rows: Tensor, num_models: int) -> Tensor:
     """Returns ``[G B, ..., I]`` as ``[G, N, I]``, N positions of each model."""
-    return rows.view(num_models, -1, rows.shape[-1])
+    return rows.reshape(num_models, -1, rows.shape[-1])
 
 
 class StackedLinear(nn.Module):

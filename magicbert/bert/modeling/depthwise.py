@@ -46,19 +46,21 @@ class ShiftedProducts(torch.autograd.Function):
         """Runs the shifts the other way round."""
         input_BSH, weight_KH = ctx.saved_tensors
         (grad_BSH,) = gradients
-        middle = weight_KH.shape[-2] // 2
+        length, middle = input_BSH.shape[-2], weight_KH.shape[-2] // 2
         grad_input_BSH = grad_BSH * _tap(weight_KH, middle)
         grad_weight_KH = torch.empty_like(weight_KH)
         grad_weight_KH[..., middle, :] = (grad_BSH * input_BSH).sum((-3, -2))
-        for offset in range(1, min(middle, input_BSH.shape[-2] - 1) + 1):
-            link = _linked(ctx.segments, offset, grad_BSH)
+        for offset in range(1, min(middle, length - 1) + 1):
+            link, number = _linked(ctx.segments, offset, grad_BSH), length - offset
             for sign in (-1, 1):
                 here, there = _pair(offset, sign)
-                grad = grad_BSH[..., here, :] if link is None else grad_BSH[..., here, :] * link
+                grad = grad_BSH.narrow(-2, here, number)
+                grad = grad if link is None else grad * link
                 tap = middle + sign * offset
-                grad_input_BSH[..., there, :].addcmul_(grad, _tap(weight_KH, tap))
-                grad_weight_KH[..., tap, :] = (grad * input_BSH[..., there, :]).sum((-3, -2))
-        _clear_unused_taps(grad_weight_KH, input_BSH.shape[-2])
+                grad_input_BSH.narrow(-2, there, number).addcmul_(grad, _tap(weight_KH, tap))
+                seen = input_BSH.narrow(-2, there, number)
+                grad_weight_KH[..., tap, :] = (grad * seen).sum((-3, -2))
+        _clear_unused_taps(grad_weight_KH, length)
         return grad_input_BSH, grad_weight_KH, grad_BSH.sum((-3, -2)), None
 
 
@@ -66,14 +68,16 @@ def shifted_products(
     input_BSH: Tensor, weight_KH: Tensor, bias_H: Tensor, segments: Segments
 ) -> Tensor:
     """Computes the convolution of `ShiftedProducts` without recording it for a gradient."""
-    middle = weight_KH.shape[-2] // 2
-    output_BSH = torch.addcmul(bias_H[..., None, None, :], input_BSH, _tap(weight_KH, middle))
-    for offset in range(1, min(middle, input_BSH.shape[-2] - 1) + 1):
-        link = _linked(segments, offset, input_BSH)
+    length, middle = input_BSH.shape[-2], weight_KH.shape[-2] // 2
+    output_BSH = torch.addcmul(_tap(bias_H.unsqueeze(-2), 0), input_BSH, _tap(weight_KH, middle))
+    for offset in range(1, min(middle, length - 1) + 1):
+        link, number = _linked(segments, offset, input_BSH), length - offset
         for sign in (-1, 1):
             here, there = _pair(offset, sign)
-            seen = input_BSH[..., there, :] if link is None else input_BSH[..., there, :] * link
-            output_BSH[..., here, :].addcmul_(seen, _tap(weight_KH, middle + sign * offset))
+            seen = input_BSH.narrow(-2, there, number)
+            seen = seen if link is None else seen * link
+            tap_H = _tap(weight_KH, middle + sign * offset)
+            output_BSH.narrow(-2, here, number).addcmul_(seen, tap_H)
     return output_BSH
 
 
@@ -91,10 +95,9 @@ def _linked(segments: Segments, offset: int, rows_BSH: Tensor) -> Tensor | None:
     return link.view(*rows_BSH.shape[:-2], -1, 1)
 
 
-def _pair(offset: int, sign: int) -> tuple[slice, slice]:
-    """Returns the positions that look, and those ``sign * offset`` further that they look at."""
-    early, late = slice(None, -offset), slice(offset, None)
-    return (early, late) if sign > 0 else (late, early)
+def _pair(offset: int, sign: int) -> tuple[int, int]:
+    """Returns the first position that looks, and the one ``sign * offset`` further it looks at."""
+    return (0, offset) if sign > 0 else (offset, 0)
 
 
 def _clear_unused_taps(grad_weight_KH: Tensor, length: int) -> None:
