@@ -176,8 +176,10 @@ class Study:
             ("all", str(len(self.units)), str(len(done)), "-", f"{total:.3g}",
              f"{left / speed / 3600:.2f}" if speed else "-")
         )  # fmt: skip
+        at_once = self.setting.models_at_once
+        beside = f", {at_once} models at once in each" if at_once > 1 else ""
         show_table(head, rows, f"Study of {len(self.table)} architectures, {self.num_workers} "
-                               "workers")  # fmt: skip
+                               f"workers{beside}")  # fmt: skip
 
     @property
     def num_workers(self) -> int:

@@ -7,7 +7,7 @@ GPU. Stacked, all models share each call; what one computes does not depend on t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class StackedTraining:
 
     def advance(self) -> Tensor:
         """Makes one step of each; returns their losses, ``[models]``, still on the device."""
-        step, number = self.step, len(self.trainings)
+        step = self.step
         batches = [training.parts.source.step_batches(step, 0, 1) for training in self.trainings]
         plans = [
             training.plan(step, path, own)
@@ -77,22 +77,39 @@ class StackedTraining:
                 self.trainings, self.models.architectures, batches, strict=True
             )
         ]
-        counts = torch.tensor([max(plan.count, 1) for plan in plans]).to(self.device)
+        rate = learning_rate(self.sections.optimizer, step, self.sections.training.num_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                self.sections.optimizer, step, self.sections.training.num_steps
-            )
-        total = torch.zeros(number, device=self.device)
-        for micro_batches in zip(*batches, strict=True):
-            batch = self.models.collate(micro_batches).to(self.device)
+            group["lr"] = rate
+        counts = torch.tensor([max(plan.count, 1) for plan in plans])
+        collated = [
+            self.models.collate(side_by_side) for side_by_side in zip(*batches, strict=True)
+        ]
+        losses = self.update(
+            [batch.to(self.device) for batch in collated],
+            counts.to(self.device, non_blocking=True),
+        )
+        for training, plan in zip(self.trainings, plans, strict=True):
+            training.account(plan)
+        return losses
+
+    def update(self, batches: Sequence[Any], counts: Tensor) -> Tensor:
+        """Moves all weights by one step; nothing here waits for the device.
+
+        Args:
+            batches: collated micro-batches, on the device.
+            counts: loss terms of each model over all of them, ``[models]``.
+
+        Returns:
+            The loss of each model, ``[models]``.
+        """
+        total = torch.zeros(len(self.trainings), device=self.device)
+        for batch in batches:
             losses = self.models(batch) / counts
             losses.sum().backward()
             total += losses.detach()
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        for training, plan in zip(self.trainings, plans, strict=True):
-            training.account(plan)
         return total
 
     def clip(self) -> None:

@@ -144,12 +144,17 @@ def test_a_model_that_diverges_takes_no_other_row_with_it(tmp_path: Path, num_wo
     crew = Crew(open_poisoned, (tmp_path,), num_workers, never)
     with pytest.raises(UserError, match=r"seed1: the loss is nan at step 4; the training diverged"):
         crew.do(jobs_of(UNITS, 4), take)
-    sound = [unit.key for unit in UNITS[:4] if unit.seed == 0]
-    assert set(rows) >= set(sound)
-    assert all("seed0" in key for key in rows)
-    clean = done(open_toys(0, SETTING, tmp_path)(AloneStack(tuple(UNITS[:4])), never))
-    for key in sound:
-        assert_alike(rows[key], clean[key])
+    # Of two workers the first to end stops the other between two steps.
+    first, second = (
+        {unit.key for unit in units if unit.seed == 0} for units in (UNITS[:4], UNITS[4:])
+    )
+    assert (
+        rows.keys() == first if num_workers == 1 else rows.keys() in (first, second, first | second)
+    )
+    trials = open_toys(0, SETTING, tmp_path / "clean")
+    clean = done(trials(AloneStack(tuple(UNITS)), never))
+    for key, row in rows.items():
+        assert_alike(row, clean[key])
 
 
 def test_the_models_of_a_stack_are_kept_for_fine_tuning(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import small_supernet
 import torch
+from no_waiting import no_waiting
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.stacked_supernet import StackedBert
@@ -166,6 +167,19 @@ def test_a_member_goes_on_by_itself_from_what_is_handed_back(tmp_path: Path) -> 
     for _ in range(6):
         single.advance()
     assert apart(single, members[2]) < 1e-10
+
+
+@pytest.mark.parametrize("form", small_supernet.FORMS)
+def test_a_step_of_a_stack_reads_no_value(form: str) -> None:
+    members = trainings()
+    together = stacked(members)
+    together.advance()  # moments are made, and places of rows kept, at the first
+    batches = [small_supernet.batch(number, form) for number in range(len(PATHS))]
+    collated = together.models.collate(batches)
+    counts = torch.tensor([len(batch.labels) for batch in batches])
+    with no_waiting():
+        losses = together.update([collated], counts)
+    assert losses.isfinite().all()
 
 
 def test_models_with_dropout_are_refused() -> None:
