@@ -14,6 +14,8 @@ from magicbert.ranking.seeds import TARGET_HALF_WIDTH
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named, signed
 
+# Two seeds may lie close together by chance; a narrow interval of theirs excludes nothing.
+FEWEST_SEEDS = 3
 VERDICTS = ("holds", "does not hold", "no difference", "undecided", "not measured", "fact")
 SIGNIFICANCE = 0.05
 NEAR_TRIVIAL_SHARE = 0.8
@@ -141,6 +143,8 @@ def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Find
         if equality == "equal steps" and gain["settings"] != DEFAULT:
             continue
         judged = judge(gain)
+        if judged == "no difference" and len(gain["seeds"]) < FEWEST_SEEDS:
+            judged = "undecided"
         verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
         topic = f"{named(gain['method'])} ranks better than {named(BASELINE)}, {equality}"
         yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
@@ -160,10 +164,10 @@ def sureness(gain: Result, judged: str) -> str:
     if judged == "no difference":
         largest = max(abs(gain["low"]), abs(gain["high"]))
         return f"{text}. A difference above {largest:.2f} in either direction is excluded."
+    few, many = (max(gain[n], FEWEST_SEEDS) for n in ("seeds_needed", "seeds_needed_at_most"))
     return (
-        f"{text}. For ±{TARGET_HALF_WIDTH:g} it takes about {gain['seeds_needed']} seeds, "
-        f"{gain['seeds_needed_at_most']} at the upper 80% limit of the standard deviation "
-        f"{gain['sd']:.3f}."
+        f"{text}. For ±{TARGET_HALF_WIDTH:g} it takes about {few} seeds, {many} at the upper 80% "
+        f"limit of the standard deviation {gain['sd']:.3f}."
     )
 
 

@@ -19,9 +19,10 @@ METHOD = """\
   bootstrap over seeds stands beside it and is too narrow for few of them); those of baselines,
   ceiling and downstream scores are bootstrap intervals over architectures.
 - **Differences** are paired: the same seed draws the same data and initial weights. *holds* and
-  *does not hold* mean that the interval lies on one side of 0; *no difference* that it holds 0 and
-  is no wider than ±0.05; everything else is *undecided*. Holm's correction covers the methods of
-  the main comparison; other settings are exploratory and are not corrected.
+  *does not hold* mean that the interval lies on one side of 0; *no difference* that it holds 0, is
+  no wider than ±0.05 and comes from at least three seeds; everything else is *undecided*. Holm's
+  correction covers the methods of the main comparison; other settings are exploratory and are not
+  corrected.
 - **tau, same operators** compares only architectures that hold the same operators in other places:
   what a count of operators cannot rank.
 - **The noise ceiling** is the tau between two seeds of training alone. What a perfect ranking

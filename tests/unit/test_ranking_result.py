@@ -165,6 +165,16 @@ def test_a_difference_is_fragile_where_holm_says_so(whole):
     assert "not significant once all methods are counted" in found["text"]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "verdict"), [((0, 1), "undecided"), ((0, 1, 2), "no difference")]
+)
+def test_two_seeds_that_lie_close_together_exclude_nothing(whole, seeds, verdict):
+    gain = {**whole["differences"][0], "settings": "default", "low": -0.03, "high": 0.02,
+            "mean": 0.0, "seeds": seeds}  # fmt: skip
+    found = finding({"findings": findings({**whole, "differences": [gain]})}, "equal steps")
+    assert found["verdict"] == verdict
+
+
 def test_undecided_says_how_many_seeds_it_takes():
     rows = [*alone_rows()]
     for seed in range(3):
