@@ -55,7 +55,7 @@ def training_table(run: RunRecords) -> str:
             gap = result["unigram_entropy"] - result["valid_loss"]
             notes.append(
                 f"\n\nUnigram entropy of the masked valid targets: {result['unigram_entropy']:.3f} "
-                f"nats; the supernet's valid loss is **{gap:.3f} nats below** it."
+                f"nats; the valid loss of {model_name(record)} is **{gap:.3f} nats below** it."
             )
     if not all(map(is_masked, trained)):
         notes.append(
