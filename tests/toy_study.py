@@ -105,3 +105,19 @@ def open_broken(worker: int) -> Trials:
 
 def toy_units(**changes: Any) -> list[Unit]:
     return units_of(replace(SETTING, **changes), SPACE, TABLE)
+
+
+def never() -> bool:
+    return False
+
+
+def after(number: int) -> Stop:
+    """Says stop from its n-th question on."""
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > number
+
+    return stop

@@ -5,14 +5,17 @@ measured; what a *perfect* ranking (of the expected losses) would reach against 
 follows from it under one assumption: expected losses and noise are normal up to a monotone
 transformation of the losses. Then tau and the correlation r of two seeds are one and the same
 thing, ``r = sin(pi tau / 2)``; the mean of m seeds has reliability ``R = m r / (1 + (m - 1) r)``
-(Spearman and Brown), and correlates with the expected losses by ``sqrt(R)``.
+(Spearman and Brown), and correlates with the expected losses by ``sqrt(R)``. Where architectures
+have different numbers of seeds, the noise that is left is on average that of their harmonic mean.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import harmonic_mean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +31,24 @@ class Ceiling:
     Attributes:
         between_seeds: tau between two seeds, mean over all pairs of seeds.
         attainable: tau of a perfect ranking against the mean of the seeds (derived, see above).
-        num_seeds: seeds of the mean.
+        num_seeds: seeds of the mean; of different numbers the harmonic mean.
         num_architectures: architectures that have every seed.
     """
 
     between_seeds: Estimate
     attainable: Estimate
-    num_seeds: int
+    num_seeds: float
     num_architectures: int
 
 
-def noise_ceiling(losses: NDArray[np.float64], *, seed: int = 0) -> Ceiling | None:
+def noise_ceiling(
+    losses: NDArray[np.float64], *, averaged: Sequence[int] = (), seed: int = 0
+) -> Ceiling | None:
     """Returns the ceiling; ``None`` for fewer than two seeds or three architectures.
 
     Args:
         losses: of training alone, ``[architectures, seeds]``.
+        averaged: seeds behind each loss that is ranked against; empty = all of them, everywhere.
         seed: of the resampling of architectures.
     """
     size, num_seeds = losses.shape
@@ -54,8 +60,9 @@ def noise_ceiling(losses: NDArray[np.float64], *, seed: int = 0) -> Ceiling | No
         return np.asarray(np.mean([pair.taus(weights) for pair in pairs], axis=0))
 
     found = with_interval(size, between, seed)
-    value, low, high = (attainable(tau, num_seeds) for tau in (found.value, found.low, found.high))
-    return Ceiling(found, Estimate(value, low, high, size), num_seeds, size)
+    mean = harmonic_mean(averaged) if averaged else num_seeds
+    value, low, high = (attainable(tau, mean) for tau in (found.value, found.low, found.high))
+    return Ceiling(found, Estimate(value, low, high, size), mean, size)
 
 
 def all_pairs(count: int) -> itertools.combinations[tuple[int, int]]:
@@ -63,7 +70,7 @@ def all_pairs(count: int) -> itertools.combinations[tuple[int, int]]:
     return itertools.combinations(range(count), 2)
 
 
-def attainable(tau: float, num_seeds: int) -> float:
+def attainable(tau: float, num_seeds: float) -> float:
     """Returns tau of a perfect ranking against the mean of seeds that agree by ``tau``.
 
     Args:

@@ -74,7 +74,7 @@ def truth_findings(result: Result) -> Iterator[Finding]:
         text = (
             f"Two trainings of the same {ceiling['num_architectures']} architectures order them "
             f"with tau {about(ceiling, 'between_seeds')}. A perfect ranking could reach about "
-            f"{about(ceiling, 'attainable')} against the mean of {ceiling['num_seeds']} seeds."
+            f"{about(ceiling, 'attainable')} against the mean of {ceiling['num_seeds']:.3g} seeds."
         )
         yield topic, "fact", text
     for other in result["budgets_agree"]:

@@ -50,7 +50,8 @@ def study_result(rows: Iterable[Row], *, budget: str = "") -> dict[str, Any]:
     truth = Truth.of_losses(table, budget)
     supernets = supernet_rows(known)
     scored = [scored_row(row, truth, table) for row in supernets]
-    ceiling = noise_ceiling(table.matrix("loss", budget)[1])
+    averaged = [len(found) for row in table if (found := row.by_seed("loss", budget))]
+    ceiling = noise_ceiling(table.matrix("loss", budget)[1], averaged=averaged)
     result: dict[str, Any] = {
         "budget": budget,
         "table": table_part(table, known),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,14 +67,14 @@ def fill(
     name = loaded.start.name
     LOGGER.info("tracing %s", name)
     write_graph(loaded.model, loaded.head, loaded.inputs, folder / GRAPH)
-    graphs = {"onnx": OnnxModel(folder / GRAPH, options.threads)}
-    check_axes(name, graphs["onnx"], loaded.inputs)
+    graph = OnnxModel(folder / GRAPH, options.threads)
+    check_axes(name, graph, loaded.inputs)
     rows = list(probes(loaded.start.vocab_size, loaded.longest, loaded.inputs))
-    worst = check_parity(name, loaded.model, graphs["onnx"], rows, options.tolerance)
+    worst = check_parity(name, loaded.model, graph, rows, options.tolerance)
+    forms: dict[str, Form] = {"torch": torch_form(loaded), "onnx": graph}
     if options.int8:
         write_int8(folder / GRAPH, folder / INT8_GRAPH)
-        graphs["int8"] = OnnxModel(folder / INT8_GRAPH, options.threads)
-    forms: dict[str, Form] = {"torch": torch_form(loaded), **graphs}
+        forms["int8"] = OnnxModel(folder / INT8_GRAPH, options.threads)
     timing = Timing(
         options.rows, min(options.length, loaded.longest), options.rounds, threads=options.threads
     )
@@ -99,19 +100,8 @@ def fill(
             "tolerance": options.tolerance,
             "rows": sum(len(batch["input_ids"]) for batch in rows),
         },
-        "score": {
-            "metric": dev_rows.metric if dev_rows else "",
-            "beside": list(dev_rows.beside) if dev_rows else [],
-            "rows": dev_rows.num_rows if dev_rows else 0,
-            "source": dev_rows.source if dev_rows else "",
-            "reason": "" if dev_rows else NO_ROWS,
-        },
-        "timing": {
-            "rows": timing.rows,
-            "length": timing.length,
-            "rounds": timing.rounds,
-            "threads": timing.threads,
-        },
+        "score": scored_on(dev_rows),
+        "timing": dataclasses.asdict(timing),
         "forms": {
             form: {"bytes": sizes[form], "milliseconds": times[form], **judged[form]}
             for form in forms
@@ -119,6 +109,19 @@ def fill(
         "machine": describe_machine(),
         "versions": package_versions(),
         "commit": describe_environment()["commit"],
+    }
+
+
+def scored_on(dev_rows: DevRows | None) -> dict[str, Any]:
+    """Returns what the forms were scored on, or why they were not."""
+    if dev_rows is None:
+        return {"metric": "", "beside": [], "rows": 0, "source": "", "reason": NO_ROWS}
+    return {
+        "metric": dev_rows.metric,
+        "beside": list(dev_rows.beside),
+        "rows": dev_rows.num_rows,
+        "source": dev_rows.source,
+        "reason": "",
     }
 
 

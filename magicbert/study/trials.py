@@ -106,8 +106,8 @@ class Trials:
     def train_stack(self, stack: AloneStack, stop: Stop) -> StackRows:
         """Trains the units of a stack together and scores each.
 
-        Members that an earlier start left at other steps, because it made other stacks, are
-        trained one step's after the other, the furthest first.
+        Members that an earlier start left at other steps, because it made other stacks, make
+        a stack for each of these steps, the furthest first.
         """
         standing: dict[int, list[tuple[AloneUnit, Pieces]]] = {}
         for unit in stack.units:

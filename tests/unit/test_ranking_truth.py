@@ -40,6 +40,12 @@ def test_ceiling_of_two_seeds_is_scipys_tau():
     assert found.between_seeds.value == pytest.approx(stats.kendalltau(*losses.T).statistic)
     assert found.between_seeds.low < found.between_seeds.value < found.between_seeds.high
     assert (found.num_seeds, found.num_architectures) == (2, 50)
+    half = len(losses) // 2
+    mixed = noise_ceiling(losses, averaged=[1] * half + [2] * half)
+    assert mixed.num_seeds == pytest.approx(4 / 3)
+    assert mixed.between_seeds == found.between_seeds
+    assert mixed.attainable.value == attainable(found.between_seeds.value, 4 / 3)
+    assert found.num_seeds == 2
     assert noise_ceiling(losses[:, :1]) is None
     three = noise_ceiling(np.concatenate([losses, losses[:, :1]], axis=1)).between_seeds.value
     pair = found.between_seeds.value

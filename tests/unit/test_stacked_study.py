@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from toy_study import SETTING, ToyStudyTenant, open_toys, toy_units
+from toy_study import SETTING, ToyStudyTenant, after, never, open_toys, toy_units
 from toy_tenant import ToyBatch, ToySource
 
 from magicbert.errors import UserError
-from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
 from magicbert.study.stacked_pieces import StackRows
 from magicbert.study.trials import Trials
@@ -21,22 +20,6 @@ from magicbert.study.units import AloneStack, AloneUnit, SupernetUnit, Unit, job
 from magicbert.study.workers import Crew
 
 UNITS = [unit for unit in toy_units(num_seeds=2) if isinstance(unit, AloneUnit)]
-
-
-def never() -> bool:
-    return False
-
-
-def after(number: int) -> Stop:
-    """Says stop from its n-th question on."""
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > number
-
-    return stop
 
 
 def done(result: Any) -> dict[str, Row]:

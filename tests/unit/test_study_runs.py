@@ -14,6 +14,8 @@ from toy_study import (
     SPACE,
     TABLE,
     ToyStudyTenant,
+    after,
+    never,
     open_broken,
     open_failing,
     open_toys,
@@ -23,27 +25,10 @@ from toy_study import (
 from magicbert.config.sections import DownstreamSection
 from magicbert.errors import UserError
 from magicbert.study.methods import alignment_of, sampling_of
-from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
 from magicbert.study.units import AloneUnit, SupernetUnit, Unit
 from magicbert.study.workers import Crew, UnitError, deadline
 from magicbert.supernet.scoring import score
-
-
-def never() -> bool:
-    return False
-
-
-def after(number: int) -> Stop:
-    """Says stop from its n-th question on."""
-    asked = 0
-
-    def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > number
-
-    return stop
 
 
 def without_clock(row: Row | None) -> Row:

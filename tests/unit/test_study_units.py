@@ -97,9 +97,9 @@ def test_a_key_changes_with_what_its_method_heeds_and_with_nothing_else() -> Non
 def test_methods_become_the_sections_that_training_reads() -> None:
     made = {}
     for method in ("spos", "strict-fair", "magic-t", "magic-a", "magic-at"):
-        entry = StudiedSupernetSection(method=method, num_changes=3, weight=0.25)  # type: ignore[arg-type]
+        entry = StudiedSupernetSection(method=method, num_changes=3, weight=0.25, alignment_delay=9)  # type: ignore[arg-type]
         sampling, alignment = sampling_of(entry), alignment_of(entry)
-        assert alignment.weight == 0.25
+        assert (alignment.weight, alignment.delay_steps) == (0.25, 9)
         made[method] = (sampling.method, sampling.num_changes, alignment.enabled)
     assert made == {
         "spos": ("uniform", 1, False),
