@@ -53,8 +53,10 @@ class ToyStudyTenant:
         torch.manual_seed(seed)
         return ToySupernet(space)
 
-    def stack(self, supernets: Sequence[Supernet]) -> StackedModels:
-        return ToyStack(supernets)
+    def stack(
+        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
+    ) -> StackedModels:
+        return ToyStack(supernets, architectures)
 
     def source(self, seed: int) -> ToySource:
         return ToySource(8, seed=seed)

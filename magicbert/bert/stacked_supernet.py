@@ -1,4 +1,4 @@
-"""Models of masked language modelling, trained alone, as one module.
+"""Models of masked language modelling, trained side by side, as one module.
 
 Shapes: G models, B rows of each, S positions, H hidden, P predictions of a model at most.
 """
@@ -21,6 +21,7 @@ from magicbert.bert.supernet import BertSupernet
 from magicbert.data.batch import TokenBatch
 from magicbert.data.layout import RowLayout
 from magicbert.errors import UserError
+from magicbert.space import Architecture
 from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.stacked_modules import Form, by_model, stack_parameters
 
@@ -80,12 +81,13 @@ class StackedConvolution(nn.Module):
 
 
 class StackedBert(StackedModels):
-    """BERT models over one architecture each; losses as `BertSupernet` and its objective say.
+    """Paths of BERT supernets, one of each; losses as `BertSupernet` and its objective say.
 
     Everything runs in plain torch; all logits of a step are kept until the backward.
 
     Args:
-        supernets: the models.
+        supernets: one per model.
+        architectures: the path of each.
 
     Raises:
         UserError: they have dropout.
@@ -93,14 +95,16 @@ class StackedBert(StackedModels):
 
     forms: ClassVar[dict[type[nn.Module], Form]] = {DepthwiseConvolution: StackedConvolution}
 
-    def __init__(self, supernets: Sequence[BertSupernet]) -> None:
+    def __init__(
+        self, supernets: Sequence[BertSupernet], architectures: Sequence[Architecture]
+    ) -> None:
         config = supernets[0].config
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
             raise UserError(
                 "ranking.models_at_once: models that train side by side have no dropout; set "
                 "ranking.model.dropout and attention_dropout to 0, or models_at_once to 1"
             )
-        super().__init__(supernets)
+        super().__init__(supernets, architectures)
         self.embeddings = self.stack([supernet.embeddings for supernet in supernets])
         self.transform = self.stack([supernet.transform for supernet in supernets])
         self.decoder_bias = stack_parameters([supernet.decoder_bias for supernet in supernets])

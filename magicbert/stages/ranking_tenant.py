@@ -93,9 +93,11 @@ class BertTenant:
             backend=setting.backend,
         ).to(self.device)  # fmt: skip
 
-    def stack(self, supernets: Sequence[Supernet]) -> StackedBert:
-        """Returns models of one architecture each as one module."""
-        return StackedBert(cast(Sequence[BertSupernet], supernets))
+    def stack(
+        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
+    ) -> StackedBert:
+        """Returns a path of each supernet, all as one module."""
+        return StackedBert(cast(Sequence[BertSupernet], supernets), architectures)
 
     def source(self, seed: int) -> TokenSource:
         """Returns the masked rows of a seed."""

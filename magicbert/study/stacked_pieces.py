@@ -1,4 +1,4 @@
-"""Models that are trained alone, side by side in one process; each has pieces and a row of its own.
+"""Small trainings side by side in one process; each has pieces and a row of its own.
 
 The state of a stack is that of its members: another stack, or a process that trains one model at
 a time, goes on with it.
@@ -13,8 +13,8 @@ from magicbert.errors import UserError
 from magicbert.faults import fault
 from magicbert.study.pieces import Cuttable, Pieces
 from magicbert.study.rows import Row
-from magicbert.study.units import AloneUnit
-from magicbert.supernet.stacked_models import StackedModels
+from magicbert.study.units import AloneUnit, SupernetUnit
+from magicbert.training.stacked_supernets import StackedSupernets
 from magicbert.training.stacked_training import StackedTraining
 
 
@@ -28,7 +28,7 @@ class StackRows:
         problem: why one of the units has no row, such as that it diverged; ``None`` = none did.
     """
 
-    rows: tuple[tuple[AloneUnit, Row], ...]
+    rows: tuple[tuple[AloneUnit | SupernetUnit, Row], ...]
     is_over: bool
     problem: UserError | None = None
 
@@ -43,12 +43,13 @@ class StackedPieces(Cuttable):
 
     Args:
         members: of equally many steps.
-        models: made of their supernets as they are.
+        training: of all of them, as they are.
     """
 
-    def __init__(self, members: Sequence[Pieces], models: StackedModels) -> None:
-        self.members = members
-        self.training = StackedTraining([member.training for member in members], models)
+    def __init__(
+        self, members: Sequence[Pieces], training: StackedTraining | StackedSupernets
+    ) -> None:
+        self.members, self.training = members, training
         self.num_steps = members[0].num_steps
         self.problems: dict[int, UserError] = {}
 

@@ -25,13 +25,15 @@ from magicbert.study.pieces import Pieces, Stop, piece_folder
 from magicbert.study.rows import Row
 from magicbert.study.stacked_pieces import StackedPieces, StackRows
 from magicbert.study.tenant import Tenant
-from magicbert.study.units import AloneStack, AloneUnit, DownstreamUnit, Job, SupernetUnit
+from magicbert.study.units import AloneUnit, DownstreamUnit, Job, Stack, SupernetUnit
 from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.supernet.scoring import Score
 from magicbert.training.evaluation import PATHS_AT_ONCE
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.small_training import SmallTraining
+from magicbert.training.stacked_supernets import StackedSupernets
+from magicbert.training.stacked_training import StackedTraining
 
 # The curve of a supernet is the mean of so many paths of the table.
 NUM_CURVE_PATHS = 4
@@ -59,7 +61,7 @@ class Trials:
     def __call__(self, job: Job, stop: Stop) -> Row | StackRows | None:
         """Does a job; ``None`` if it was told to stop, after which it can be gone on with."""
         match job:
-            case AloneStack():
+            case Stack():
                 return self.train_stack(job, stop)
             case AloneUnit():
                 return self.train_alone(job, job.key, stop)
@@ -72,6 +74,62 @@ class Trials:
         """Trains one architecture from new weights and scores it."""
         pieces = self.alone_pieces(unit, key)
         return self.alone_row(unit, pieces) if pieces.run(stop) else None
+
+    def train_supernet(self, unit: SupernetUnit, stop: Stop) -> Row | None:
+        """Trains one supernet and scores the whole table with its weights."""
+        pieces = self.supernet_pieces(unit)
+        return self.supernet_row(unit, pieces, stop) if pieces.run(stop) else None
+
+    def train_stack(self, stack: Stack, stop: Stop) -> StackRows:
+        """Trains the units of a stack together and scores each.
+
+        Members that an earlier start left at other steps, because it made other stacks, make
+        a stack for each of these steps, the furthest first.
+        """
+        standing: dict[int, list[tuple[AloneUnit | SupernetUnit, Pieces]]] = {}
+        for unit in stack.units:
+            pieces = self.begun(unit)
+            standing.setdefault(pieces.position, []).append((unit, pieces))
+        rows: list[tuple[AloneUnit | SupernetUnit, Row]] = []
+        problems: list[UserError] = []
+        for _, members in sorted(standing.items(), reverse=True):
+            together = self.together(members)
+            if not together.run(stop):
+                return StackRows(tuple(rows), False, *problems[:1])
+            together.training.hand_back()
+            problems += together.problems.values()
+            for number, (unit, pieces) in enumerate(members):
+                if number in together.problems:
+                    continue
+                row = self.row_of(unit, pieces, stop)
+                if row is None:
+                    together.save()
+                    return StackRows(tuple(rows), False, *problems[:1])
+                rows.append((unit, {**row, "stacked": len(members)}))
+        return StackRows(tuple(rows), True, *problems[:1])
+
+    def together(self, members: Sequence[tuple[AloneUnit | SupernetUnit, Pieces]]) -> StackedPieces:
+        """Returns trainings of one kind, all at one step, as one."""
+        units, pieces = zip(*members, strict=True)
+        trainings = [one.training for one in pieces]
+        if isinstance(units[0], SupernetUnit):
+            return StackedPieces(pieces, StackedSupernets(trainings, self.tenant.stack))
+        models = self.tenant.stack(
+            [training.supernet for training in trainings], [unit.architecture for unit in units]
+        )
+        return StackedPieces(pieces, StackedTraining(trainings, models))
+
+    def begun(self, unit: AloneUnit | SupernetUnit) -> Pieces:
+        """Returns the training of a unit, where its last piece left it."""
+        if isinstance(unit, SupernetUnit):
+            return self.supernet_pieces(unit)
+        return self.alone_pieces(unit, unit.key)
+
+    def row_of(self, unit: AloneUnit | SupernetUnit, pieces: Pieces, stop: Stop) -> Row | None:
+        """Scores what was trained; ``None`` if told to stop meanwhile."""
+        if isinstance(unit, SupernetUnit):
+            return self.supernet_row(unit, pieces, stop)
+        return self.alone_row(unit, pieces)
 
     def alone_pieces(self, unit: AloneUnit, key: str) -> Pieces:
         """Returns the training of one architecture, where its last piece left it."""
@@ -103,43 +161,19 @@ class Trials:
             "seconds": round(pieces.progress.seconds, 3),
         }
 
-    def train_stack(self, stack: AloneStack, stop: Stop) -> StackRows:
-        """Trains the units of a stack together and scores each.
-
-        Members that an earlier start left at other steps, because it made other stacks, make
-        a stack for each of these steps, the furthest first.
-        """
-        standing: dict[int, list[tuple[AloneUnit, Pieces]]] = {}
-        for unit in stack.units:
-            pieces = self.alone_pieces(unit, unit.key)
-            standing.setdefault(pieces.position, []).append((unit, pieces))
-        rows: list[tuple[AloneUnit, Row]] = []
-        problems: list[UserError] = []
-        for _, members in sorted(standing.items(), reverse=True):
-            models = self.tenant.stack([pieces.training.supernet for _, pieces in members])
-            together = StackedPieces([pieces for _, pieces in members], models)
-            if not together.run(stop):
-                return StackRows(tuple(rows), False, *problems[:1])
-            together.training.hand_back()
-            rows += [
-                (unit, {**self.alone_row(unit, pieces), "stacked": len(members)})
-                for number, (unit, pieces) in enumerate(members)
-                if number not in together.problems
-            ]
-            problems += together.problems.values()
-        return StackRows(tuple(rows), True, *problems[:1])
-
-    def train_supernet(self, unit: SupernetUnit, stop: Stop) -> Row | None:
-        """Trains one supernet and scores the whole table with its weights."""
+    def supernet_pieces(self, unit: SupernetUnit) -> Pieces:
+        """Returns the training of one supernet, where its last piece left it."""
         entry = unit.entry
         training = self.training(
             self.space, unit.seed, unit.num_steps, sampling_of(entry), alignment_of(entry),
             optimizer_of(entry, self.setting.optimizer),
         )  # fmt: skip
         some = chosen(self.table, NUM_CURVE_PATHS, self.setting.table_seed)
-        pieces = self.pieces(unit.key, training, unit.num_steps, some)
-        if not pieces.run(stop):
-            return None
+        return self.pieces(unit.key, training, unit.num_steps, some)
+
+    def supernet_row(self, unit: SupernetUnit, pieces: Pieces, stop: Stop) -> Row | None:
+        """Scores the whole table with the weights of a supernet; ``None`` if told to stop."""
+        entry, training = unit.entry, pieces.training
         began = time.monotonic()
         found: dict[Architecture, Score] = {}
         ordered = sorted(self.table)

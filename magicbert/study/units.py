@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from magicbert.config.sections import RankingSection, StudiedSupernetSection
 from magicbert.records import digest_of
@@ -84,14 +84,15 @@ Unit: TypeAlias = AloneUnit | SupernetUnit | DownstreamUnit
 
 
 @dataclass(frozen=True, slots=True)
-class AloneStack:
-    """Several architectures, each trained alone, whose steps are made together.
+class Stack:
+    """Several trainings whose steps are made together.
 
     Attributes:
-        units: of one budget, at least two.
+        units: architectures that are trained alone, or supernets; of one number of steps, at least
+            two.
     """
 
-    units: tuple[AloneUnit, ...]
+    units: tuple[AloneUnit, ...] | tuple[SupernetUnit, ...]
 
     @property
     def key(self) -> str:
@@ -100,34 +101,35 @@ class AloneStack:
 
 
 # What a worker takes at once.
-Job: TypeAlias = Unit | AloneStack
+Job: TypeAlias = Unit | Stack
 
 
 def jobs_of(units: Sequence[Unit], models_at_once: int) -> list[Job]:
-    """Returns units as they are taken: models that are trained alone in stacks of one budget.
+    """Returns units as they are taken: what is trained in stacks of one kind and number of steps.
 
     A stack stands where its first unit stood. The same units make the same stacks.
 
     Args:
         units: in the order in which they are begun.
-        models_at_once: units of a stack; the last of a budget may have fewer.
+        models_at_once: units of a stack; the last of its kind may have fewer.
     """
-    stacks: dict[str, list[AloneUnit]] = {}
-    places: list[list[AloneUnit] | Unit] = []
+    stacks: dict[tuple[type[Unit], int], list[Unit]] = {}
+    places: list[list[Unit]] = []
     for unit in units:
-        if not isinstance(unit, AloneUnit):
-            places.append(unit)
+        if isinstance(unit, DownstreamUnit):
+            places.append([unit])
             continue
-        if len(stacks.get(unit.budget, ())) % models_at_once == 0:
-            stacks[unit.budget] = []
-            places.append(stacks[unit.budget])
-        stacks[unit.budget].append(unit)
-    return [job_of(place) if isinstance(place, list) else place for place in places]
+        kind = (type(unit), unit.num_steps)
+        if len(stacks.get(kind, ())) % models_at_once == 0:
+            stacks[kind] = []
+            places.append(stacks[kind])
+        stacks[kind].append(unit)
+    return [job_of(place) for place in places]
 
 
-def job_of(units: Sequence[AloneUnit]) -> Job:
-    """Returns some units as one job; a single one is no stack."""
-    return units[0] if len(units) == 1 else AloneStack(tuple(units))
+def job_of(units: Sequence[Unit]) -> Job:
+    """Returns some units of one kind as one job; a single one is no stack."""
+    return units[0] if len(units) == 1 else Stack(cast(tuple[AloneUnit, ...], tuple(units)))
 
 
 def units_of(

@@ -27,7 +27,7 @@ from magicbert.interrupts import heard_here_alone
 from magicbert.study.pieces import Stop
 from magicbert.study.rows import Row
 from magicbert.study.stacked_pieces import StackRows
-from magicbert.study.units import AloneStack, Job, Unit
+from magicbert.study.units import Job, Stack, Unit
 
 # What became of a job; ``None`` if it was told to stop.
 Result: TypeAlias = Row | StackRows | None
@@ -164,7 +164,7 @@ def take_rows(job: Job, result: Result, take: TakeRow) -> None:
         for unit, row in result.rows:
             take(unit, row)
     elif result is not None:
-        assert not isinstance(job, AloneStack), "a stack has a row for each unit"
+        assert not isinstance(job, Stack), "a stack has a row for each unit"
         take(job, result)
 
 

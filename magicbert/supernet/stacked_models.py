@@ -1,9 +1,9 @@
-"""Models of several architectures as one: each layer's models run grouped by their operator."""
+"""Paths of several supernets as one: each layer's models run grouped by their operator."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, ClassVar, cast
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from magicbert.space import Architecture
 from magicbert.supernet.stacked_modules import Form, stack_modules
-from magicbert.supernet.supernet import Batch, Supernet
+from magicbert.supernet.supernet import Batch, Supernet, SupernetOutput
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,28 @@ class StackedParameter:
 class StackedModels(nn.Module, ABC):
     """Base of a tenant's stacked models.
 
-    A tenant implements `collate`, `enter` and `read_losses`; its operators are stacked as they are.
-    They must not drop anything: all models would draw from one generator.
+    A model is one path of a supernet. A tenant implements `collate`, `enter` and `read_losses`; its
+    operators are stacked as they are. They must not drop anything: all models would draw from one
+    generator.
 
     Attributes:
         forms: stacked forms of the tenant's modules that hold weights themselves.
 
     Args:
-        supernets: the models, each a supernet over one architecture; of one class, one size and
-            one number of layers. Their weights are copied.
+        supernets: one per model, of one class, one size and one number of layers. The weights of
+            the paths are copied.
+        architectures: the path of each; must fit its space.
     """
 
     forms: ClassVar[dict[type[nn.Module], Form]] = {}
 
-    def __init__(self, supernets: Sequence[Supernet]) -> None:
+    def __init__(
+        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
+    ) -> None:
         super().__init__()
         self.select_rows = supernets[0].select_rows
-        self.architectures = [only_path(supernet) for supernet in supernets]
+        self.valid_positions = supernets[0].valid_positions
+        self.architectures = architectures
         self.num_models = len(supernets)
         self.groups = [group_models(names) for names in zip(*self.architectures, strict=True)]
         self.layers = nn.ModuleList(
@@ -62,10 +67,8 @@ class StackedModels(nn.Module, ABC):
             )
             for layer, groups in enumerate(self.groups)
         )
-        device = next(supernets[0].parameters()).device
-        self.moves = [
-            torch.tensor(move, device=device) if move else None for move in moves_of(self.groups)
-        ]
+        self.device = next(supernets[0].parameters()).device
+        self.moves = [self.on_device(move) for move in moves_of(self.groups)]
         self._rows: dict[tuple[tuple[int, ...], int], Tensor] = {}
 
     def stack(self, modules: Sequence[nn.Module]) -> nn.Module:
@@ -94,11 +97,22 @@ class StackedModels(nn.Module, ABC):
         Args:
             batch: what `collate` returned, on the device.
         """
+        return self.read_losses(batch, self.run(batch).hidden)
+
+    def run(self, batch: Any, block_ends: Collection[int] = ()) -> SupernetOutput:
+        """Returns what the paths compute, each on its rows, the models in their own order.
+
+        Args:
+            batch: what `collate` returned, on the device.
+            block_ends: numbers of layers (1..N) after which the output is kept.
+        """
         hidden, context = self.enter(batch)
         num_rows = len(hidden) // self.num_models
         # Layers in which the same models run together share what was narrowed for them.
         contexts: dict[tuple[int, ...], Any] = {tuple(range(self.num_models)): context}
-        for groups, operators, move in zip(self.groups, self.layers, self.moves, strict=False):
+        kept = []
+        steps = zip(self.groups, self.layers, self.moves, strict=False)
+        for number, (groups, operators, move) in enumerate(steps, 1):
             sizes = [len(models) * num_rows for models in groups.values()]
             parts = torch.split(moved(hidden, move, num_rows), sizes)
             outputs = []
@@ -107,7 +121,14 @@ class StackedModels(nn.Module, ABC):
                     contexts[models] = self.select_rows(context, self.rows(models, num_rows))
                 outputs.append(cast(nn.ModuleDict, operators)[name](part, contexts[models]))
             hidden = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        return self.read_losses(batch, moved(hidden, self.moves[-1], num_rows))
+            if number in block_ends:
+                kept.append(moved(hidden, self.on_device(way_home(groups)), num_rows))
+        hidden = moved(hidden, self.moves[-1], num_rows)
+        return SupernetOutput(hidden, tuple(kept), self.valid_positions(context))
+
+    def on_device(self, move: tuple[int, ...]) -> Tensor | None:
+        """Returns a move as `moved` takes it."""
+        return torch.tensor(move).to(self.device, non_blocking=True) if move else None
 
     def rows(self, models: tuple[int, ...], num_rows: int) -> Tensor:
         """Returns where the rows of some models stand among those of all; on the device, kept."""
@@ -115,7 +136,7 @@ class StackedModels(nn.Module, ABC):
         if key not in self._rows:
             first = torch.tensor(models)[:, None] * num_rows
             rows = (first + torch.arange(num_rows)).flatten()
-            self._rows[key] = rows.to(next(self.parameters()).device)
+            self._rows[key] = rows.to(self.device, non_blocking=True)
         return self._rows[key]
 
     def stacked_parameters(self) -> Iterator[StackedParameter]:
@@ -127,12 +148,6 @@ class StackedModels(nn.Module, ABC):
                 _, layer, operator, _ = name.split(".", 3)
                 models = self.groups[int(layer)][operator]
             yield StackedParameter(name, values, models)
-
-
-def only_path(supernet: Supernet) -> Architecture:
-    """Returns the architecture of a supernet over one."""
-    assert all(len(names) == 1 for names in supernet.space.layers), "one architecture each"
-    return Architecture(tuple(name for (name,) in supernet.space.layers))
 
 
 def group_models(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -156,12 +171,25 @@ def moves_of(groups: Sequence[Mapping[str, tuple[int, ...]]]) -> list[tuple[int,
     Returns:
         One move more than there are layers; an empty one where nothing moves.
     """
-    orders = [tuple(chain.from_iterable(own.values())) for own in groups]
-    home = tuple(sorted(orders[0]))
-    return [
-        () if before == after else tuple(before.index(model) for model in after)
-        for before, after in pairwise([home, *orders, home])
-    ]
+    orders = [order_of(own) for own in groups]
+    home = sorted(orders[0])
+    return [move_between(*orders) for orders in pairwise([home, *orders, home])]
+
+
+def way_home(groups: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Returns from where models move behind a layer, so that they stand in their own order."""
+    order = order_of(groups)
+    return move_between(order, sorted(order))
+
+
+def order_of(groups: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Returns the models as a layer runs them, group by group."""
+    return list(chain.from_iterable(groups.values()))
+
+
+def move_between(before: Sequence[int], after: Sequence[int]) -> tuple[int, ...]:
+    """Returns from where models move; empty where nothing does."""
+    return () if before == after else tuple(before.index(model) for model in after)
 
 
 def moved(hidden: Tensor, move: Tensor | None, num_rows: int) -> Tensor:

@@ -97,24 +97,34 @@ class SmallTraining:
 
     def advance(self) -> Tensor:
         """Makes one step; returns the task loss, detached and still on the device."""
-        step, training = self.standing.step, self.sections.training
-        path = self.parts.sampler.next(step, self.standing.path)
-        batches = self.parts.source.step_batches(step, 0, 1)
-        plan = self.plan(step, path, batches)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.sections.optimizer, step, training.num_steps)
+        plan, batches = self.begin()
         total = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
-            seed_dropout(training.seed, step, number)
+            seed_dropout(self.sections.training.seed, plan.step, number)
             loss, task, *_ = self.module(batch.to(self.device), plan)
             loss.backward()
             total += task
+        self.finish(plan)
+        return total
+
+    def begin(self) -> tuple[StepPlan, list[Any]]:
+        """Returns the next step's plan and its micro-batches; nothing changes yet."""
+        step = self.standing.step
+        path = self.parts.sampler.next(step, self.standing.path)
+        batches = self.parts.source.step_batches(step, 0, 1)
+        return self.plan(step, path, batches), batches
+
+    def finish(self, plan: StepPlan) -> None:
+        """Updates the weights by the gradients that they have, and makes the step count."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                self.sections.optimizer, plan.step, self.sections.training.num_steps
+            )
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.account(plan)
-        self.update_anchor(step, path)
-        return total
+        self.update_anchor(plan.step, plan.architecture)
 
     def plan(self, step: int, path: Architecture, batches: list[Any]) -> StepPlan:
         """Returns what all micro-batches of a step share."""

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import small_supernet
 import torch
 from no_waiting import no_waiting
+from stacked_cases import SECTIONS, STEPS, Batches, apart
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.stacked_supernet import StackedBert
 from magicbert.bert.supernet import build_supernet
 from magicbert.config.sections import (
-    AlignmentSection,
     ModelSection,
-    OptimizerSection,
     SamplingSection,
-    TrainingSection,
 )
-from magicbert.data.batch import TokenBatch
 from magicbert.errors import UserError
 from magicbert.space import Architecture, SearchSpace
 from magicbert.supernet.sampling import build_sampler
 from magicbert.supernet.stacked_modules import stack_modules
-from magicbert.training.parts import Parts, Sections
+from magicbert.training.parts import Parts
 from magicbert.training.small_training import SmallTraining
 from magicbert.training.stacked_training import StackedTraining
 
-ROWS, STEPS, CLIP = 3, 8, 0.5
-SECTIONS = Sections(
-    TrainingSection(num_steps=STEPS, rows_per_step=2 * ROWS, rows_per_micro_batch=ROWS),
-    OptimizerSection(learning_rate=5e-3, warmup_steps=3, clip_norm=CLIP, weight_decay=0.1),
-    AlignmentSection(),
-)
 # Operators come again in other models and other layers, alone and together.
 PATHS = (
     "mha2-conv3-ffn-conv5",
@@ -44,30 +34,6 @@ PATHS = (
     "conv3-mha2-ffn-conv5",
     "mha2-conv3-ffn-conv5",
 )
-
-
-class Batches:
-    """Two micro-batches per step; each seed has its own, full, padded and packed."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def step_batches(self, step: int, rank: int, num_ranks: int) -> list[TokenBatch]:
-        forms = small_supernet.FORMS
-        numbers = [1000 * self.seed + 2 * step, 1000 * self.seed + 2 * step + 1]
-        batches = [small_supernet.batch(n, forms[(n + self.seed) % len(forms)]) for n in numbers]
-        # Models have different numbers of predictions.
-        return [predicting(batch, 1 + (self.seed + step) % 6) for batch in batches]
-
-    def dev_batches(self, num_batches: int) -> list[TokenBatch]:
-        return [small_supernet.batch(-1 - i, "full") for i in range(num_batches)]
-
-
-def predicting(batch: TokenBatch, number: int) -> TokenBatch:
-    """Keeps some of the predictions, none of them of padding."""
-    positions = batch.predicted_positions
-    kept = (batch.segment_ids.flatten()[positions] > 0).nonzero().flatten()[:number]
-    return replace(batch, predicted_positions=positions[kept], labels=batch.labels[kept])
 
 
 def bert_training(path: str, seed: int, dropout: float = 0.0) -> SmallTraining:
@@ -88,12 +54,8 @@ def trainings() -> list[SmallTraining]:
 
 
 def stacked(members: Sequence[SmallTraining]) -> StackedTraining:
-    return StackedTraining(members, StackedBert([member.supernet for member in members]))
-
-
-def apart(one: SmallTraining, other: SmallTraining) -> float:
-    pairs = zip(one.parameters, other.parameters, strict=True)
-    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+    paths = [Architecture.parse(path) for path in PATHS]
+    return StackedTraining(members, StackedBert([member.supernet for member in members], paths))
 
 
 def test_stacked_models_get_the_weights_of_single_ones() -> None:
@@ -185,7 +147,7 @@ def test_a_step_of_a_stack_reads_no_value(form: str) -> None:
 def test_models_with_dropout_are_refused() -> None:
     training = bert_training(PATHS[0], 0, dropout=0.1)
     with pytest.raises(UserError, match=r"models_at_once: .* no dropout; .* models_at_once to 1"):
-        StackedBert([training.supernet])
+        StackedBert([training.supernet], [Architecture.parse(PATHS[0])])
 
 
 def test_a_module_with_weights_of_an_unknown_kind_is_refused() -> None:

@@ -146,8 +146,8 @@ class RankingSection:
     )
     models_at_once: int = option(
         1,
-        "models trained alone whose steps a worker makes together, each on its own rows; more than "
-        "1 needs model.dropout 0 and model.attention_dropout 0",
+        "models trained alone, or supernets, whose steps a worker makes together, each on its own "
+        "rows; more than 1 needs model.dropout 0 and model.attention_dropout 0",
         within="[1, 4096]",
     )
     max_minutes: float = option(

@@ -1,0 +1,48 @@
+"""What tests of stacked trainings share: settings, batches of several forms, a distance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import small_supernet
+
+from magicbert.config.sections import AlignmentSection, OptimizerSection, TrainingSection
+from magicbert.data.batch import TokenBatch
+from magicbert.training.parts import Sections
+from magicbert.training.small_training import SmallTraining
+
+ROWS, STEPS, CLIP = 3, 8, 0.5
+SECTIONS = Sections(
+    TrainingSection(num_steps=STEPS, rows_per_step=2 * ROWS, rows_per_micro_batch=ROWS),
+    OptimizerSection(learning_rate=5e-3, warmup_steps=3, clip_norm=CLIP, weight_decay=0.1),
+    AlignmentSection(),
+)
+
+
+class Batches:
+    """Two micro-batches per step; each seed has its own, full, padded and packed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def step_batches(self, step: int, rank: int, num_ranks: int) -> list[TokenBatch]:
+        forms = small_supernet.FORMS
+        numbers = [1000 * self.seed + 2 * step, 1000 * self.seed + 2 * step + 1]
+        batches = [small_supernet.batch(n, forms[(n + self.seed) % len(forms)]) for n in numbers]
+        # Models have different numbers of predictions.
+        return [predicting(batch, 1 + (self.seed + step) % 6) for batch in batches]
+
+    def dev_batches(self, num_batches: int) -> list[TokenBatch]:
+        return [small_supernet.batch(-1 - i, "full") for i in range(num_batches)]
+
+
+def predicting(batch: TokenBatch, number: int) -> TokenBatch:
+    """Keeps some of the predictions, none of them of padding."""
+    positions = batch.predicted_positions
+    kept = (batch.segment_ids.flatten()[positions] > 0).nonzero().flatten()[:number]
+    return replace(batch, predicted_positions=positions[kept], labels=batch.labels[kept])
+
+
+def apart(one: SmallTraining, other: SmallTraining) -> float:
+    pairs = zip(one.parameters, other.parameters, strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
