@@ -11,7 +11,10 @@ from kernel_cases import run_cases
 CASES = {"encoder_kernel_cases.py": 19, "convergence_cases.py": 2}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    ["encoder_kernel_cases.py", pytest.param("convergence_cases.py", marks=pytest.mark.slow)],
+)
 def test_encoder_in_the_interpreter(name: str) -> None:
     pytest.importorskip("triton")
     found = run_cases(Path(__file__).with_name(name), interpret=True)

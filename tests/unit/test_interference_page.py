@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
+from page_scripts import run_script
 from synthetic_run import write_trail
 
 from magicbert.config.roots import AnalyzeConfig, PretrainConfig
@@ -62,9 +62,8 @@ def write_supernet(
     write_record(place / "result.json", "magicbert/analysis/1", payload)
 
 
-def build(run: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / SCRIPT), str(run), str(output)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def build(run: Path, output: Path) -> CompletedProcess[str]:
+    return run_script(SCRIPT, run, output)
 
 
 def test_methods_sizes_and_likeness_come_from_the_records(tmp_path):

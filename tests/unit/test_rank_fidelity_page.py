@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from page_scripts import run_script
 from synthetic_run import write_trail
 from synthetic_study import alone_rows, study_rows, supernet_row, write_study
 
@@ -37,9 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def build(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def build(*arguments: object) -> CompletedProcess[str]:
+    return run_script(SCRIPT, *arguments)
 
 
 def test_the_page_and_all_that_stands_beside_it(folder, tmp_path):

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
+from page_scripts import run_script
 from synthetic_run import write_finetune, write_retrain, write_run
 
 from magicbert.config.reading import to_yaml
@@ -16,9 +16,8 @@ SCRIPT = "benchmarks/results_page.py"
 SCHEMA = "magicbert/results/1"
 
 
-def collect(run: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / SCRIPT), str(run), str(output)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def collect(run: Path, output: Path) -> CompletedProcess[str]:
+    return run_script(SCRIPT, run, output)
 
 
 def test_the_generated_part_is_renewed_and_the_rest_is_kept(tmp_path):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from page_scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "scale.md"
@@ -14,7 +14,7 @@ SCRIPT = "benchmarks/scale_page.py"
 def test_page_and_plans_are_equal():
     before = PAGE.read_text(encoding="utf-8")
     try:
-        subprocess.run([sys.executable, str(ROOT / SCRIPT)], cwd=ROOT, check=True, timeout=300)
+        assert run_script(SCRIPT).returncode == 0
         assert PAGE.read_text(encoding="utf-8") == before
     finally:
         PAGE.write_text(before, encoding="utf-8")
