@@ -53,10 +53,8 @@ class ToyStudyTenant:
         torch.manual_seed(seed)
         return ToySupernet(space)
 
-    def stack(
-        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
-    ) -> StackedModels:
-        return ToyStack(supernets, architectures)
+    def stack(self, supernets: Sequence[Supernet]) -> StackedModels:
+        return ToyStack(supernets)
 
     def source(self, seed: int) -> ToySource:
         return ToySource(8, seed=seed)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from magicbert.space import Architecture, SearchSpace
+from magicbert.space import SearchSpace
 from magicbert.supernet.objective import LossOutput, Objective
 from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.supernet import Supernet, SupernetOutput
@@ -78,10 +78,7 @@ class ToyStackBatch:
 
 
 class ToyStack(StackedModels):
-    def __init__(
-        self, supernets: Sequence[ToySupernet], architectures: Sequence[Architecture]
-    ) -> None:
-        super().__init__(supernets, architectures)
+    def add_shared(self, supernets: Sequence[ToySupernet]) -> None:
         self.embed = self.stack([supernet.embed for supernet in supernets])
         self.head = self.stack([supernet.head for supernet in supernets])
 

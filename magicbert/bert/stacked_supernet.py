@@ -21,7 +21,6 @@ from magicbert.bert.supernet import BertSupernet
 from magicbert.data.batch import TokenBatch
 from magicbert.data.layout import RowLayout
 from magicbert.errors import UserError
-from magicbert.space import Architecture
 from magicbert.supernet.stacked_models import StackedModels
 from magicbert.supernet.stacked_modules import Form, by_model, stack_parameters
 
@@ -87,7 +86,6 @@ class StackedBert(StackedModels):
 
     Args:
         supernets: one per model.
-        architectures: the path of each.
 
     Raises:
         UserError: they have dropout.
@@ -95,16 +93,17 @@ class StackedBert(StackedModels):
 
     forms: ClassVar[dict[type[nn.Module], Form]] = {DepthwiseConvolution: StackedConvolution}
 
-    def __init__(
-        self, supernets: Sequence[BertSupernet], architectures: Sequence[Architecture]
-    ) -> None:
+    def __init__(self, supernets: Sequence[BertSupernet]) -> None:
         config = supernets[0].config
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
             raise UserError(
                 "ranking.models_at_once: models that train side by side have no dropout; set "
                 "ranking.model.dropout and attention_dropout to 0, or models_at_once to 1"
             )
-        super().__init__(supernets, architectures)
+        super().__init__(supernets)
+
+    def add_shared(self, supernets: Sequence[BertSupernet]) -> None:
+        """Adds the embeddings and the head."""
         self.embeddings = self.stack([supernet.embeddings for supernet in supernets])
         self.transform = self.stack([supernet.transform for supernet in supernets])
         self.decoder_bias = stack_parameters([supernet.decoder_bias for supernet in supernets])

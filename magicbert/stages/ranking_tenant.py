@@ -93,11 +93,9 @@ class BertTenant:
             backend=setting.backend,
         ).to(self.device)  # fmt: skip
 
-    def stack(
-        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
-    ) -> StackedBert:
-        """Returns a path of each supernet, all as one module."""
-        return StackedBert(cast(Sequence[BertSupernet], supernets), architectures)
+    def stack(self, supernets: Sequence[Supernet]) -> StackedBert:
+        """Returns supernets as one module that runs a path of each."""
+        return StackedBert(cast(Sequence[BertSupernet], supernets))
 
     def source(self, seed: int) -> TokenSource:
         """Returns the masked rows of a seed."""

@@ -14,7 +14,7 @@ from magicbert.faults import fault
 from magicbert.study.pieces import Cuttable, Pieces
 from magicbert.study.rows import Row
 from magicbert.study.units import AloneUnit, SupernetUnit
-from magicbert.training.stacked_supernets import StackedSupernets
+from magicbert.supernet.stacked_models import StackedModels
 from magicbert.training.stacked_training import StackedTraining
 
 
@@ -43,13 +43,12 @@ class StackedPieces(Cuttable):
 
     Args:
         members: of equally many steps.
-        training: of all of them, as they are.
+        models: made of their supernets as they are.
     """
 
-    def __init__(
-        self, members: Sequence[Pieces], training: StackedTraining | StackedSupernets
-    ) -> None:
-        self.members, self.training = members, training
+    def __init__(self, members: Sequence[Pieces], models: StackedModels) -> None:
+        self.members = members
+        self.training = StackedTraining([member.training for member in members], models)
         self.num_steps = members[0].num_steps
         self.problems: dict[int, UserError] = {}
 

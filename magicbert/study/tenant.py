@@ -32,10 +32,8 @@ class Tenant(Protocol):
         """Returns a supernet with new weights, on the device to train on."""
         ...
 
-    def stack(
-        self, supernets: Sequence[Supernet], architectures: Sequence[Architecture]
-    ) -> StackedModels:
-        """Returns a path of each supernet, all as one module, with copies of their weights.
+    def stack(self, supernets: Sequence[Supernet]) -> StackedModels:
+        """Returns supernets as one module that runs a path of each, with copies of their weights.
 
         Raises:
             UserError: they cannot train side by side.

@@ -32,8 +32,6 @@ from magicbert.supernet.scoring import Score
 from magicbert.training.evaluation import PATHS_AT_ONCE
 from magicbert.training.parts import Parts, Sections
 from magicbert.training.small_training import SmallTraining
-from magicbert.training.stacked_supernets import StackedSupernets
-from magicbert.training.stacked_training import StackedTraining
 
 # The curve of a supernet is the mean of so many paths of the table.
 NUM_CURVE_PATHS = 4
@@ -93,7 +91,8 @@ class Trials:
         rows: list[tuple[AloneUnit | SupernetUnit, Row]] = []
         problems: list[UserError] = []
         for _, members in sorted(standing.items(), reverse=True):
-            together = self.together(members)
+            models = self.tenant.stack([pieces.training.supernet for _, pieces in members])
+            together = StackedPieces([pieces for _, pieces in members], models)
             if not together.run(stop):
                 return StackRows(tuple(rows), False, *problems[:1])
             together.training.hand_back()
@@ -107,17 +106,6 @@ class Trials:
                     return StackRows(tuple(rows), False, *problems[:1])
                 rows.append((unit, {**row, "stacked": len(members)}))
         return StackRows(tuple(rows), True, *problems[:1])
-
-    def together(self, members: Sequence[tuple[AloneUnit | SupernetUnit, Pieces]]) -> StackedPieces:
-        """Returns trainings of one kind, all at one step, as one."""
-        units, pieces = zip(*members, strict=True)
-        trainings = [one.training for one in pieces]
-        if isinstance(units[0], SupernetUnit):
-            return StackedPieces(pieces, StackedSupernets(trainings, self.tenant.stack))
-        models = self.tenant.stack(
-            [training.supernet for training in trainings], [unit.architecture for unit in units]
-        )
-        return StackedPieces(pieces, StackedTraining(trainings, models))
 
     def begun(self, unit: AloneUnit | SupernetUnit) -> Pieces:
         """Returns the training of a unit, where its last piece left it."""

@@ -10,7 +10,7 @@ from magicbert.config.sections import RankingSection, StudiedSupernetSection
 from magicbert.records import digest_of
 from magicbert.space import Architecture, SearchSpace
 from magicbert.study.architectures import chosen
-from magicbert.study.methods import completed, options_of, supernet_steps
+from magicbert.study.methods import alignment_of, completed, options_of, supernet_steps
 
 Budget = Literal["short", "long"]
 
@@ -107,19 +107,22 @@ Job: TypeAlias = Unit | Stack
 def jobs_of(units: Sequence[Unit], models_at_once: int) -> list[Job]:
     """Returns units as they are taken: what is trained in stacks of one kind and number of steps.
 
+    Supernets with alignment have stacks of their own: they run their anchors too.
+
     A stack stands where its first unit stood. The same units make the same stacks.
 
     Args:
         units: in the order in which they are begun.
         models_at_once: units of a stack; the last of its kind may have fewer.
     """
-    stacks: dict[tuple[type[Unit], int], list[Unit]] = {}
+    stacks: dict[tuple[type[Unit], int, bool], list[Unit]] = {}
     places: list[list[Unit]] = []
     for unit in units:
         if isinstance(unit, DownstreamUnit):
             places.append([unit])
             continue
-        kind = (type(unit), unit.num_steps)
+        is_aligned = isinstance(unit, SupernetUnit) and alignment_of(unit.entry).enabled
+        kind = (type(unit), unit.num_steps, is_aligned)
         if len(stacks.get(kind, ())) % models_at_once == 0:
             stacks[kind] = []
             places.append(stacks[kind])

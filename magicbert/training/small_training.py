@@ -18,6 +18,7 @@ from torch import Tensor
 from magicbert.errors import UserError
 from magicbert.space import Architecture
 from magicbert.supernet.alignment import alignment_backend
+from magicbert.supernet.anchor import ScorePaths
 from magicbert.supernet.scoring import Score
 from magicbert.supernet.shared_prefix import SharedPrefix
 from magicbert.supernet.supernet import Supernet
@@ -124,7 +125,7 @@ class SmallTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.account(plan)
-        self.update_anchor(plan.step, plan.architecture)
+        self.update_anchor(plan.step, plan.architecture, self.accuracies)
 
     def plan(self, step: int, path: Architecture, batches: list[Any]) -> StepPlan:
         """Returns what all micro-batches of a step share."""
@@ -159,11 +160,11 @@ class SmallTraining:
             flops=self.standing.flops + rows * (own + references),
         )
 
-    def update_anchor(self, step: int, path: Architecture) -> None:
+    def update_anchor(self, step: int, path: Architecture, score: ScorePaths) -> None:
         """Lets the policy compare the anchor with the path just trained."""
         if self.parts.anchors is None:
             return
-        event = self.parts.anchors.update(step, path, self.accuracies)
+        event = self.parts.anchors.update(step, path, score)
         if event is not None and event.replaced:
             self.standing = replace(self.standing, replaced=self.standing.replaced + 1)
 

@@ -19,7 +19,7 @@ from magicbert.supernet.anchor import build_anchor_policy
 from magicbert.supernet.sampling import build_sampler
 from magicbert.training.parts import Parts
 from magicbert.training.small_training import SmallTraining
-from magicbert.training.stacked_supernets import StackedSupernets
+from magicbert.training.stacked_training import StackedTraining
 
 SPACE = SearchSpace.uniform(4, ("mha2", "ffn", "conv3", "skip"))
 ALIGNED = AlignmentSection(enabled=True, num_blocks=2, every=2, num_dev_batches=1, weight=0.7)
@@ -56,8 +56,8 @@ def trainings() -> list[SmallTraining]:
     return [supernet_training(seed, *method) for seed, method in enumerate(METHODS)]
 
 
-def stacked(members: Sequence[SmallTraining]) -> StackedSupernets:
-    return StackedSupernets(members, StackedBert)
+def stacked(members: Sequence[SmallTraining]) -> StackedTraining:
+    return StackedTraining(members, StackedBert([member.supernet for member in members]))
 
 
 def assert_at_one(one: SmallTraining, other: SmallTraining) -> None:
@@ -77,6 +77,7 @@ def test_every_method_gets_the_weights_of_a_single_training() -> None:
     for _ in range(STEPS):
         losses = together.advance()
         assert losses.tolist() == pytest.approx([float(one.advance()) for one in single], 1e-8)
+        together.hand_back()
         for one, member in zip(single, members, strict=True):
             assert_at_one(one, member)
     assert sum(training.standing.replaced for training in members) > 0
@@ -92,8 +93,10 @@ def test_alignment_has_a_say_in_the_gradients() -> None:
     )
     together = stacked([plain, aligned])
     together.advance()
+    together.hand_back()
     assert apart(plain, aligned) == 0.0, "there is no anchor before the first step"
     together.advance()
+    together.hand_back()
     assert apart(plain, aligned) > 1e-6
 
 
@@ -102,11 +105,14 @@ def test_a_stack_cut_in_two_repeats_the_uncut_one_bit_by_bit(tmp_path: Path) -> 
     uncut, begun = stacked(whole), stacked(first)
     losses = [uncut.advance().tolist() for _ in range(STEPS)]
     cut = [begun.advance().tolist() for _ in range(5)]
+    begun.hand_back()
     for number, (one, other) in enumerate(zip(first, rest, strict=True)):
         one.save(tmp_path / str(number))
         other.restore(tmp_path / str(number))
     again = stacked(rest)
     assert losses == cut + [again.advance().tolist() for _ in range(STEPS - 5)]
+    for together in (uncut, again):
+        together.hand_back()
     assert [apart(one, other) for one, other in zip(whole, rest, strict=True)] == [0.0] * len(rest)
 
 
@@ -115,6 +121,7 @@ def test_a_member_leaves_the_stack_at_any_step() -> None:
     together = stacked(members)
     for _ in range(4):
         together.advance()
+    together.hand_back()
     for _ in range(3):
         members[3].advance()
     for _ in range(7):

@@ -54,8 +54,7 @@ def trainings() -> list[SmallTraining]:
 
 
 def stacked(members: Sequence[SmallTraining]) -> StackedTraining:
-    paths = [Architecture.parse(path) for path in PATHS]
-    return StackedTraining(members, StackedBert([member.supernet for member in members], paths))
+    return StackedTraining(members, StackedBert([member.supernet for member in members]))
 
 
 def test_stacked_models_get_the_weights_of_single_ones() -> None:
@@ -77,27 +76,29 @@ def test_stacked_models_get_the_weights_of_single_ones() -> None:
 
 def test_every_model_is_clipped_by_its_own_norm() -> None:
     """One model has huge gradients, one has tiny ones, which stay as they are."""
-    single, members = trainings(), trainings()
-    together = stacked(members)
-    scales = torch.tensor([1.0, 1e4, 1e-6, 1.0, 1.0]).double()
+    single, together = trainings(), stacked(trainings())
+    factors = [1.0, 1e4, 1e-6, 1.0, 1.0]
+    chosen = together.models.choose([Architecture.parse(path) for path in PATHS]).chosen
     generator = torch.Generator().manual_seed(0)
-    for item in together.parameters:
-        values = torch.randn(item.values.shape, generator=generator).double()
-        item.values.grad = torch.stack(
-            [scales[model] * v for model, v in zip(item.models, values, strict=True)]
-        )
-        for model, grad in zip(item.models, item.values.grad, strict=True):
-            single[model].supernet.get_parameter(item.name).grad = grad.clone()
-    together.clip()
+    for one in chosen:
+        gradient = torch.randn(one.rows.shape, generator=generator).double()
+        one.rows.grad = gradient * torch.tensor([[factors[model]] for model in one.models])
+        for name, values in one.part.named(one.rows.grad).items():
+            for model, value in zip(one.models, values, strict=True):
+                single[model].supernet.get_parameter(name).grad = value.clone()
+    owners = torch.tensor([model for one in chosen for model in one.models])
+    scales = together.optimizer.clip_scales(chosen, owners)
     for training in single:
         training.clip()
-    for item in together.parameters:
-        for model, grad in zip(item.models, item.values.grad, strict=True):
-            wanted = single[model].supernet.get_parameter(item.name).grad
-            torch.testing.assert_close(grad, wanted, rtol=1e-12, atol=0)
-    shared = {item.name: item.values.grad for item in together.parameters}["decoder_bias"]
-    assert 1e-9 < float(shared[2].abs().max()) < 1e-5
-    assert 0.5 < float(shared[1].norm() / shared[0].norm()) < 2
+    for one, own in zip(chosen, scales.split([len(one.models) for one in chosen]), strict=True):
+        assert one.rows.grad is not None
+        for name, values in one.part.named(one.rows.grad * own[:, None]).items():
+            for model, value in zip(one.models, values, strict=True):
+                wanted = single[model].supernet.get_parameter(name).grad
+                torch.testing.assert_close(value, wanted, rtol=1e-12, atol=0)
+    by_model = dict(zip(owners.tolist(), scales.tolist(), strict=True))
+    assert by_model[2] == 1.0
+    assert by_model[1] < 1e-3 < by_model[0] < 1.0
 
 
 def test_a_stack_cut_in_two_repeats_the_uncut_one_bit_by_bit(tmp_path: Path) -> None:
@@ -135,19 +136,21 @@ def test_a_member_goes_on_by_itself_from_what_is_handed_back(tmp_path: Path) -> 
 def test_a_step_of_a_stack_reads_no_value(form: str) -> None:
     members = trainings()
     together = stacked(members)
-    together.advance()  # moments are made, and places of rows kept, at the first
     batches = [small_supernet.batch(number, form) for number in range(len(PATHS))]
     collated = together.models.collate(batches)
-    counts = torch.tensor([len(batch.labels) for batch in batches])
+    plans = [
+        member.plan(0, Architecture.parse(path), [batch])
+        for member, path, batch in zip(members, PATHS, batches, strict=True)
+    ]
     with no_waiting():
-        losses = together.update([collated], counts)
+        losses = together.update(plans, [collated])
     assert losses.isfinite().all()
 
 
 def test_models_with_dropout_are_refused() -> None:
     training = bert_training(PATHS[0], 0, dropout=0.1)
     with pytest.raises(UserError, match=r"models_at_once: .* no dropout; .* models_at_once to 1"):
-        StackedBert([training.supernet], [Architecture.parse(PATHS[0])])
+        StackedBert([training.supernet])
 
 
 def test_a_module_with_weights_of_an_unknown_kind_is_refused() -> None:
