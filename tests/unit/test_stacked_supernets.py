@@ -22,7 +22,7 @@ from magicbert.training.small_training import SmallTraining
 from magicbert.training.stacked_training import StackedTraining
 
 SPACE = SearchSpace.uniform(4, ("mha2", "ffn", "conv3", "skip"))
-ALIGNED = AlignmentSection(enabled=True, num_blocks=2, every=2, num_dev_batches=1, weight=0.7)
+ALIGNED = AlignmentSection(enabled=True, num_blocks=2, every=1, num_dev_batches=3, weight=0.7)
 UNIFORM, GRADUAL = SamplingSection(), SamplingSection(method="magic-t", num_changes=2)
 # Every method, aligned at other places, from other steps on, and with other policies.
 METHODS: tuple[tuple[SamplingSection, AlignmentSection], ...] = (
@@ -48,7 +48,8 @@ def supernet_training(
     anchors = build_anchor_policy(alignment, SPACE, seed) if alignment.enabled else None
     sampler = build_sampler(sampling, SPACE, seed)
     parts = Parts(MaskedLanguageModeling(), Batches(seed), sampler, anchors)
-    sections = replace(SECTIONS, alignment=alignment)
+    optimizer = replace(SECTIONS.optimizer, learning_rate=1e-3 * (3 + seed), warmup_steps=1 + seed)
+    sections = replace(SECTIONS, alignment=alignment, optimizer=optimizer)
     return SmallTraining(supernet, parts, sections, lambda path: 1.0 + list(path).count("ffn"))
 
 
@@ -77,9 +78,10 @@ def test_every_method_gets_the_weights_of_a_single_training() -> None:
     for _ in range(STEPS):
         losses = together.advance()
         assert losses.tolist() == pytest.approx([float(one.advance()) for one in single], 1e-8)
-        together.hand_back()
-        for one, member in zip(single, members, strict=True):
-            assert_at_one(one, member)
+        assert [one.standing for one in single] == [member.standing for member in members]
+    together.hand_back()
+    for one, member in zip(single, members, strict=True):
+        assert_at_one(one, member)
     assert sum(training.standing.replaced for training in members) > 0
     steps = {int(state["step"]) for state in members[0].optimizer.state.values()}
     assert len(steps) > 1, "operators were trained in different numbers of steps"
