@@ -10,9 +10,10 @@ from magicbert.ranking.study_rows import DEFAULT
 
 SETTING = re.compile(r"([a-z][a-z_-]*)=([-+]?\d+(?:\.\d+)?)")
 # Where the default settings stand on the axis of a number: k operators change at a step, the
-# anchor is the best path so far (the top 0%).
-PLACES = {"k": 1.0, "p": 0.0}
-WHAT_IT_CHANGES = {"k": ("magic-t", "magic-at"), "p": ("magic-a", "magic-at")}
+# anchor is the best path so far (the top 0%), alignment begins with the first step.
+PLACES = {"k": 1.0, "p": 0.0, "delay": 0.0}
+ALIGNED = ("magic-a", "magic-at")
+WHAT_IT_CHANGES = {"k": ("magic-t", "magic-at"), "p": ALIGNED, "delay": ALIGNED}
 
 
 def ablations(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

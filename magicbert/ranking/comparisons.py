@@ -74,6 +74,26 @@ def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
     return found
 
 
+def settings_differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
+    """Returns what each method's other settings gain over its own default ones.
+
+    Holm's correction covers the settings of one method.
+    """
+    variants = variants_of(rows)
+    found: list[dict[str, Any]] = []
+    for method in dict.fromkeys(method for method, _ in variants):
+        default = (method, DEFAULT)
+        others = [v for v in variants if v[0] == method and v[1] not in (DEFAULT, EQUAL_FLOPS)]
+        if default not in variants:
+            continue
+        gains = [gain_of(variants, variant, default, measure) for variant in others]
+        tested = [gain for gain in gains if gain is not None and gain["p_value"] is not None]
+        for gain, adjusted in zip(tested, holm([g["p_value"] for g in tested]), strict=True):
+            gain["p_holm"] = adjusted
+        found += tested
+    return found
+
+
 def gain_of(
     variants: Mapping[Variant, Sequence[Row]], variant: Variant, baseline: Variant, measure: str
 ) -> dict[str, Any] | None:

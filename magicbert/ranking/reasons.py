@@ -13,6 +13,7 @@ from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named
 
 STILL_FALLING = 0.02
+SIGNIFICANT = 0.05
 Reason = tuple[str, str, str]
 Result = Mapping[str, Any]
 
@@ -31,6 +32,7 @@ def reasons(result: Result) -> Iterator[Reason]:
         yield training_too_short(result, method)
         yield weights_worse(result, method)
         yield settings_wrong(result, method)
+        yield default_poor(result, method)
 
 
 def no_room(result: Result) -> Reason:
@@ -104,11 +106,28 @@ def settings_wrong(result: Result, method: str) -> Reason:
     if not tried:
         return topic, "not measured", "No other settings with two common seeds."
     best = max(tried, key=lambda gain: gain["mean"])
-    text = (
-        f"Of {len(tried)} others the best is {best['settings']} with {interval(best)} to "
-        f"{named(BASELINE)}; it was picked among them, so its interval is too kind."
-    )
+    text = f"With {best['settings']} it has {interval(best)} to {named(BASELINE)}."
+    if len(tried) > 1:
+        text += f" It was picked among {len(tried)}, so its interval is too kind."
     return topic, "undecided" if best["low"] > 0 else "does not hold", text
+
+
+def default_poor(result: Result, method: str) -> Reason:
+    """Returns whether other settings of the method rank better than its default ones."""
+    topic = f"Reason: the default settings of {named(method)} are a poor choice here"
+    tried = [gain for gain in result["differences_settings"] if gain["method"] == method]
+    if not tried:
+        return topic, "not measured", "No other settings with two common seeds."
+    best = min(tried, key=lambda gain: (gain["mean"] <= 0, gain["p_holm"]))
+    text = (
+        f"With {best['settings']} tau differs by {interval(best)} from the default settings', "
+        f"p = {best['p_value']:.2g}"
+    )
+    if len(tried) > 1:
+        text += f" ({best['p_holm']:.2g} after Holm's correction for {len(tried)} settings)"
+    text += "."
+    is_better = best["mean"] > 0 and best["p_holm"] < SIGNIFICANT
+    return topic, "holds" if is_better else "undecided", text
 
 
 def gain_of(gains: Sequence[Result], method: str) -> Result | None:

@@ -16,7 +16,12 @@ from magicbert.ranking.baselines import (
     trivial_scores,
 )
 from magicbert.ranking.ceiling import Ceiling, noise_ceiling
-from magicbert.ranking.comparisons import differences, equal_flops, summaries
+from magicbert.ranking.comparisons import (
+    differences,
+    equal_flops,
+    settings_differences,
+    summaries,
+)
 from magicbert.ranking.correlation import kendall_tau, spearman_rho
 from magicbert.ranking.downstream import downstream_part, downstream_taus
 from magicbert.ranking.fidelity import FEWEST, Truth, fidelity, figure, plain, tau_within
@@ -65,6 +70,7 @@ def study_result(rows: Iterable[Row], *, budget: str = "") -> dict[str, Any]:
         "differences_loss": differences(scored, "loss"),
         "differences_interference": differences(scored, "interference"),
         "differences_same_operators": differences(scored, "tau_same_operators"),
+        "differences_settings": settings_differences(scored),
         "equal_flops": equal_flops(scored),
         "downstream": downstream_part(table, truth, scored, known),
         "relations": relations(scored),

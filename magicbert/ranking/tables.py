@@ -122,18 +122,21 @@ def differences_table(gains: Sequence[Result], equality: str) -> TextTable:
 
 def variants_table(result: Result) -> TextTable:
     """Returns all other settings."""
-    gains = {(gain["method"], gain["settings"]): gain for gain in result["differences"]}
+    to_uniform, to_default = (
+        {(gain["method"], gain["settings"]): interval(gain) for gain in result[name]}
+        for name in ("differences", "differences_settings")
+    )
     rows = []
     for entry in result["methods"]:
-        gain = gains.get((entry["method"], entry["settings"]))
+        variant = (entry["method"], entry["settings"])
         if entry["settings"] != DEFAULT:
             rows.append((
                 named(entry["method"]), entry["settings"], str(len(entry["seeds"])),
-                of(entry["tau"]), "–" if gain is None else interval(gain),
+                of(entry["tau"]), to_uniform.get(variant, "–"), to_default.get(variant, "–"),
                 mean(entry["interference"], 3), mean(entry["loss"], 3, plus=False),
             ))  # fmt: skip
     head = ("method", "settings", "seeds", "tau", "difference to uniform sampling",
-            "gradient cosine", "inherited loss")  # fmt: skip
+            "difference to its default", "gradient cosine", "inherited loss")  # fmt: skip
     return TextTable("Other settings", head, tuple(rows))
 
 

@@ -18,6 +18,7 @@ AXES = {
     "p": "p, the anchor is the path at the top p%",
     "lambda": "weight of the alignment",
     "blocks": "points of alignment",
+    "delay": "first steps without alignment",
 }
 # The interval of two seeds can be longer than the axis has sense.
 MOST_OF_A_BAR = 0.3

@@ -91,6 +91,35 @@ def test_equal_flops_takes_the_pair_that_costs_the_same(whole):
     assert all(abs(g["flops_ratio"] - 1) < 0.03 for g in whole["equal_flops"])
 
 
+def test_other_settings_are_held_against_their_methods_default():
+    """Collapsed at its default settings, as good as uniform sampling at others."""
+    rows = alone_rows()
+    for seed in range(4):
+        rows += [supernet_row("spos", seed, 0.4), supernet_row("magic-at", seed, 3.0)]
+        rows += [
+            supernet_row("magic-at", seed, sd, f"delay={d}") for sd, d in ((0.4, 10), (3.1, 5))
+        ]
+        rows.append(supernet_row("magic-at", seed, 0.1, "equal-flops"))
+    result = study_result(rows)
+    gains = {gain["settings"]: gain for gain in result["differences_settings"]}
+    assert set(gains) == {"delay=10", "delay=5"}, "equal FLOPs are another comparison"
+    taus = {(r["settings"], r["seed"]): r["tau"] for r in result["rows"] if r["method"] != "spos"}
+    pairs = [(taus["delay=10", seed], taus["default", seed]) for seed in range(4)]
+    wanted = stats.ttest_rel(*zip(*pairs, strict=True)).pvalue
+    assert gains["delay=10"]["p_value"] == pytest.approx(wanted)
+    assert gains["delay=10"]["p_holm"] == pytest.approx(2 * wanted), "the smaller of two"
+    (panel,) = result["ablations"]
+    assert [(p["settings"], p["value"]) for p in panel["points"]] == [
+        ("default", 0), ("delay=5", 5), ("delay=10", 10),
+    ]  # fmt: skip
+    found = finding(result, "the default settings of MAGIC-AT are a poor choice")
+    assert found["verdict"] == "holds"
+    assert "With delay=10 tau differs by +" in found["text"]
+    noise = [row for row in rows if row.get("settings") != "delay=10"]
+    found = finding(study_result(noise), "the default settings of MAGIC-AT are a poor choice")
+    assert found["verdict"] == "undecided"
+
+
 def test_ablations_have_the_default_settings_in_their_place(whole):
     panels = {panel["name"]: panel["points"] for panel in whole["ablations"]}
     assert [p["value"] for p in panels["k"]] == [1, 2, 6]
