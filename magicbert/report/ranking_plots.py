@@ -171,6 +171,8 @@ def scatter_plot(result: Result) -> str:
             axes.set_title(title, fontsize=11)
             axes.set_xlabel(label)
             axes.xaxis.set_major_locator(MaxNLocator(4))
+            # Whole numbers on the axis: an offset beside it would lie on the label.
+            axes.ticklabel_format(axis="x", useOffset=False)
             if label in ("parameters", "FLOPs"):
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         for axes in grid[:, 0]:

@@ -111,7 +111,7 @@ def curves_plot(result: Result) -> str:
         axes.set_ylabel("valid loss of paths, nats")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        axes.legend(loc="upper right", ncols=2)
+        figure.legend(loc="outside upper center", ncols=4)
 
     return svg(draw, height=3.4, label="Learning curves of supernets")
 
