@@ -122,8 +122,9 @@ def differences_table(gains: Sequence[Result], equality: str) -> TextTable:
 
 def variants_table(result: Result) -> TextTable:
     """Returns all other settings."""
+    # Records of earlier versions lack the differences to the default settings.
     to_uniform, to_default = (
-        {(gain["method"], gain["settings"]): interval(gain) for gain in result[name]}
+        {(gain["method"], gain["settings"]): interval(gain) for gain in result.get(name, ())}
         for name in ("differences", "differences_settings")
     )
     rows = []

@@ -21,7 +21,7 @@ from magicbert.training.module import StepPlan, TrainingModule
 from magicbert.training.starting.environment import join_process_group
 
 VOCABULARY, LENGTH = 300, 32
-NUM_MEASURED = 3
+NUM_MEASURED = 12
 LARGEST = Architecture(("ffn",) * 3)
 
 
@@ -65,7 +65,8 @@ def measured(config: PretrainConfig, num_ranks: int, accumulated: int) -> dict[s
         step(Architecture((name,) * space.num_layers))
     batches = held_bytes_of(batch)
     steady = held_bytes() - before - batches
-    # gloo's threads let go of a message's buffers when they come to it: the least of a few steps.
+    # gloo's threads let go of a message's buffers when they come to it, late on a busy machine: the
+    # least of several steps.
     peak = min(allocated_bytes(lambda: step(LARGEST))[1] for _ in range(NUM_MEASURED))
     return {"steady": steady, "peak": steady + peak}
 
