@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from interference_records import METHODS, Examined
-from scipy.stats import spearmanr
 
-from magicbert.bootstrap import estimate
 from magicbert.markdown import markdown_table
+from magicbert.ranking.correlation import spearman_rho
 from magicbert.ranking.seeds import SeedMean, over_seeds, paired_difference
 
 BASELINE = METHODS[0]
@@ -101,9 +100,7 @@ def triples(pairs: Mapping[str, tuple[float, ...]]) -> list[tuple[float, float, 
 
 def rank_correlation(ones: Sequence[float], others: Sequence[float]) -> str:
     """Returns Spearman's correlation with its bootstrap interval over pairs."""
-    found = estimate(
-        list(zip(ones, others, strict=True)), lambda rows: spearmanr(rows[:, 0], rows[:, 1])[0]
-    )
+    found = spearman_rho(ones, others)
     return f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
 

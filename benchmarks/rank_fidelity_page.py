@@ -30,7 +30,7 @@ from magicbert.report.ranking_pictures import pictures
 from magicbert.report.section import CsvTable
 
 SCHEMA = "magicbert/rank-fidelity/1"
-ROWS = "rows.jsonl"
+ROWS, CONFIG = "rows.jsonl", "config.yaml"
 
 
 def main(folders: Sequence[Path], target: Path, command: str = "") -> None:
@@ -39,7 +39,7 @@ def main(folders: Sequence[Path], target: Path, command: str = "") -> None:
     Args:
         folders: of the analysis; each holds rows and the trail of the stage.
         target: of the files, without a suffix.
-        command: that made the rows; empty = the verb with the names of the runs.
+        command: that made the rows; empty = the verb with the configurations beside them.
     """
     rows = [row for folder in folders for row in read_study_rows(folder / ROWS)]
     result, origin = study_result(rows), origin_of(folders, rows, command)
@@ -79,7 +79,7 @@ def origin_of(
     trails = [read_trail(folder) for folder in folders]
     machines = {f"{env['system']}, {env['processors']} processors" for env, _ in trails}
     commits = {row.get("commit") or "unknown" for row in rows if row["kind"] != "study"}
-    named = (f"magicbert analyze ranking --run.name {c['run']['name']}" for _, c in trails)
+    named = (f"magicbert analyze ranking --config {folder / CONFIG}" for folder in folders)
     return {
         "command": command or "; ".join(named),
         "commit": ", ".join(sorted(commits)),
@@ -92,7 +92,7 @@ def read_trail(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns environment and configuration of a stage's folder."""
     try:
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        config = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = parse_yaml((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: is not the folder of an analysis of ranking: {error}"

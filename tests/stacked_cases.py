@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import small_supernet
 
@@ -10,6 +12,7 @@ from magicbert.config.sections import AlignmentSection, OptimizerSection, Traini
 from magicbert.data.batch import TokenBatch
 from magicbert.training.parts import Sections
 from magicbert.training.small_training import SmallTraining
+from magicbert.training.stacked_training import StackedTraining
 
 ROWS, STEPS, CLIP = 3, 8, 0.5
 SECTIONS = Sections(
@@ -41,6 +44,30 @@ def predicting(batch: TokenBatch, number: int) -> TokenBatch:
     positions = batch.predicted_positions
     kept = (batch.segment_ids.flatten()[positions] > 0).nonzero().flatten()[:number]
     return replace(batch, predicted_positions=positions[kept], labels=batch.labels[kept])
+
+
+def assert_cut_repeats(
+    make: Callable[[], list[SmallTraining]],
+    stack: Callable[[Sequence[SmallTraining]], StackedTraining],
+    steps: int,
+    folder: Path,
+) -> None:
+    """A stack that is cut after some steps makes the very same ones as an uncut stack."""
+    whole, first, rest = make(), make(), make()
+    uncut, begun = stack(whole), stack(first)
+    losses = [uncut.advance().tolist() for _ in range(STEPS)]
+    cut = [begun.advance().tolist() for _ in range(steps)]
+    begun.hand_back()
+    for number, (one, other) in enumerate(zip(first, rest, strict=True)):
+        one.save(folder / str(number))
+        other.restore(folder / str(number))
+    again = stack(rest)
+    assert losses == cut + [again.advance().tolist() for _ in range(STEPS - steps)]
+    for together in (uncut, again):
+        together.hand_back()
+    for one, other in zip(whole, rest, strict=True):
+        assert one.standing == other.standing
+        assert apart(one, other) == 0.0
 
 
 def apart(one: SmallTraining, other: SmallTraining) -> float:

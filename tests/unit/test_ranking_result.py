@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from synthetic_study import (
 
 from magicbert.errors import UserError
 from magicbert.ranking.findings import VERDICTS, findings, judge
-from magicbert.ranking.reasons import no_room
+from magicbert.ranking.reasons import default_poor, no_room
 from magicbert.ranking.study_result import study_result
 from magicbert.ranking.study_rows import read_study_rows, supernet_rows
 
@@ -118,6 +120,26 @@ def test_other_settings_are_held_against_their_methods_default():
     noise = [row for row in rows if row.get("settings") != "delay=10"]
     found = finding(study_result(noise), "the default settings of MAGIC-AT are a poor choice")
     assert found["verdict"] == "undecided"
+
+
+def test_a_default_is_poor_only_where_chance_would_not_do():
+    gain = {"method": "magic-at", "settings": "delay=5", "mean": 0.1, "low": -0.1, "high": 0.3,
+            "p_value": 0.02, "p_holm": 0.06}  # fmt: skip
+    verdicts = [
+        default_poor({"differences_settings": [{**gain, "p_holm": p}]}, "magic-at")[1]
+        for p in (0.06, 0.04)
+    ]
+    assert verdicts == ["undecided", "holds"]
+
+
+def test_the_ceiling_heeds_how_many_seeds_each_architecture_has():
+    every_row = alone_rows()
+    # Every second architecture has lost its second seed.
+    rows = [row for number, row in enumerate(every_row) if number % 4 != 3]
+    numbers = Counter(row["architecture"] for row in rows)
+    assert set(numbers.values()) == {1, 2}
+    found = study_result([*rows, supernet_row("spos", 0, 1.0)])["ceiling"]
+    assert found["num_seeds"] == pytest.approx(harmonic_mean(numbers.values()))
 
 
 def test_ablations_have_the_default_settings_in_their_place(whole):

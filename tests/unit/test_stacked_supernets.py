@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import small_supernet
-from stacked_cases import SECTIONS, STEPS, Batches, apart
+from stacked_cases import SECTIONS, STEPS, Batches, apart, assert_cut_repeats
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.stacked_supernet import StackedBert
@@ -103,19 +103,7 @@ def test_alignment_has_a_say_in_the_gradients() -> None:
 
 
 def test_a_stack_cut_in_two_repeats_the_uncut_one_bit_by_bit(tmp_path: Path) -> None:
-    whole, first, rest = trainings(), trainings(), trainings()
-    uncut, begun = stacked(whole), stacked(first)
-    losses = [uncut.advance().tolist() for _ in range(STEPS)]
-    cut = [begun.advance().tolist() for _ in range(5)]
-    begun.hand_back()
-    for number, (one, other) in enumerate(zip(first, rest, strict=True)):
-        one.save(tmp_path / str(number))
-        other.restore(tmp_path / str(number))
-    again = stacked(rest)
-    assert losses == cut + [again.advance().tolist() for _ in range(STEPS - 5)]
-    for together in (uncut, again):
-        together.hand_back()
-    assert [apart(one, other) for one, other in zip(whole, rest, strict=True)] == [0.0] * len(rest)
+    assert_cut_repeats(trainings, stacked, 5, tmp_path)
 
 
 def test_a_member_leaves_the_stack_at_any_step() -> None:

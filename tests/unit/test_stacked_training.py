@@ -9,7 +9,7 @@ import pytest
 import small_supernet
 import torch
 from no_waiting import no_waiting
-from stacked_cases import SECTIONS, STEPS, Batches, apart
+from stacked_cases import SECTIONS, STEPS, Batches, apart, assert_cut_repeats
 
 from magicbert.bert.objectives.mlm import MaskedLanguageModeling
 from magicbert.bert.stacked_supernet import StackedBert
@@ -102,21 +102,7 @@ def test_every_model_is_clipped_by_its_own_norm() -> None:
 
 
 def test_a_stack_cut_in_two_repeats_the_uncut_one_bit_by_bit(tmp_path: Path) -> None:
-    whole, first, rest = trainings(), trainings(), trainings()
-    uncut, begun = stacked(whole), stacked(first)
-    losses = [uncut.advance().tolist() for _ in range(STEPS)]
-    cut = [begun.advance().tolist() for _ in range(3)]
-    begun.hand_back()
-    for number, (one, other) in enumerate(zip(first, rest, strict=True)):
-        one.save(tmp_path / str(number))
-        other.restore(tmp_path / str(number))
-    again = stacked(rest)
-    assert losses == cut + [again.advance().tolist() for _ in range(STEPS - 3)]
-    for together in (uncut, again):
-        together.hand_back()
-    for one, other in zip(whole, rest, strict=True):
-        assert one.standing == other.standing
-        assert apart(one, other) == 0.0
+    assert_cut_repeats(trainings, stacked, 3, tmp_path)
 
 
 def test_a_member_goes_on_by_itself_from_what_is_handed_back(tmp_path: Path) -> None:
