@@ -10,7 +10,8 @@ from magicbert.ranking.study_rows import DEFAULT
 
 SETTING = re.compile(r"([a-z][a-z_-]*)=([-+]?\d+(?:\.\d+)?)")
 # Where the default settings stand on the axis of a number: k operators change at a step, the
-# anchor is the best path so far (the top 0%), alignment begins with the first step.
+# anchor is the best path so far (the top 0%), alignment begins with the first step. On the axis of
+# the steps they stand at their own.
 PLACES = {"k": 1.0, "p": 0.0, "delay": 0.0}
 ALIGNED = ("magic-a", "magic-at")
 WHAT_IT_CHANGES = {"k": ("magic-t", "magic-at"), "p": ALIGNED, "delay": ALIGNED}
@@ -29,14 +30,21 @@ def ablations(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name, points in panels.items():
         varied = {entry["method"] for entry in points}
         points += [
-            point(summary, PLACES[name])
+            point(summary, place)
             for summary in summaries
             if summary["settings"] == DEFAULT and summary["method"] in varied
-            if summary["method"] in WHAT_IT_CHANGES.get(name, ())
-            if (summary["method"], PLACES[name]) not in {(p["method"], p["value"]) for p in points}
+            if (place := default_place(summary, name)) is not None
+            if (summary["method"], place) not in {(p["method"], p["value"]) for p in points}
         ]
         points.sort(key=lambda entry: (entry["method"], entry["value"]))
     return [{"name": name, "points": points} for name, points in sorted(panels.items())]
+
+
+def default_place(summary: Mapping[str, Any], name: str) -> float | None:
+    """Returns where a method's default settings stand on the axis of a number, if they do."""
+    if name == "steps":
+        return float(summary["steps"])
+    return PLACES[name] if summary["method"] in WHAT_IT_CHANGES.get(name, ()) else None
 
 
 def point(summary: Mapping[str, Any], value: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean
 
@@ -42,19 +42,25 @@ class Ceiling:
 
 
 def noise_ceiling(
-    losses: NDArray[np.float64], *, averaged: Sequence[int] = (), seed: int = 0
+    losses: NDArray[np.float64],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    averaged: Sequence[int] = (),
+    seed: int = 0,
 ) -> Ceiling | None:
     """Returns the ceiling; ``None`` for fewer than two seeds or three architectures.
 
     Args:
         losses: of training alone, ``[architectures, seeds]``.
+        groups: one value per architecture; pairs of different groups are left out, so that the
+            ceiling is that of tau within groups.
         averaged: seeds behind each loss that is ranked against; empty = all of them, everywhere.
         seed: of the resampling of architectures.
     """
     size, num_seeds = losses.shape
     if num_seeds < 2 or size < 3:
         return None
-    pairs = [Pairs.of(*losses[:, two].T) for two in map(list, all_pairs(num_seeds))]
+    pairs = [Pairs.of(losses[:, i], losses[:, j], groups) for i, j in all_pairs(num_seeds)]
 
     def between(weights: Values) -> Values:
         return np.asarray(np.mean([pair.taus(weights) for pair in pairs], axis=0))

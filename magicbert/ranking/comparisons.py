@@ -55,17 +55,17 @@ def summary(variant: Variant, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
-    """Returns what each method and settings gains over uniform sampling at default settings.
+    """Returns what each method and settings gains over uniform sampling.
 
-    Holm's correction covers the main comparison, the methods at default settings; ablations are
-    looked at because of what the others showed, and their p-values stay as they are.
+    It is held against uniform sampling of as many steps where there is one, else against that at
+    default settings. Holm's correction covers the main comparison, the methods at default settings;
+    ablations are looked at because of what the others showed, and their p-values stay as they are.
     """
     variants = variants_of(rows)
-    baseline = (BASELINE, DEFAULT)
     found = [
         gain
         for variant in variants
-        if variant != baseline and baseline in variants
+        if (baseline := baseline_of(variants, variant)) not in (None, variant)
         if (gain := gain_of(variants, variant, baseline, measure)) is not None
     ]
     main = [g for g in found if g["settings"] == DEFAULT and g["p_value"] is not None]
@@ -74,8 +74,36 @@ def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
     return found
 
 
+def baseline_of(variants: Mapping[Variant, Sequence[Row]], variant: Variant) -> Variant | None:
+    """Returns the uniform sampling that a variant is held against; ``None`` if there is none."""
+    default, steps = (BASELINE, DEFAULT), mean_steps(variants[variant])
+    of_as_many = [
+        name
+        for name, rows in variants.items()
+        if name[0] == BASELINE and mean_steps(rows) == steps and name != variant
+    ]
+    if default in of_as_many or not of_as_many:
+        return default if default in variants else None
+    return of_as_many[0]
+
+
+def longer_trainings(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
+    """Returns what each method gains over its own default settings by more steps.
+
+    A delay of the alignment may have grown with the steps.
+    """
+    variants = variants_of(rows)
+    return [
+        {**gain, "steps": mean_steps(own), "steps_before": mean_steps(variants[default])}
+        for variant, own in variants.items()
+        if (default := (variant[0], DEFAULT)) in variants
+        if mean_steps(own) > mean_steps(variants[default])
+        if (gain := gain_of(variants, variant, default, measure)) is not None
+    ]
+
+
 def settings_differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
-    """Returns what each method's other settings gain over its own default ones.
+    """Returns what each method's other settings gain over its own default ones at equal steps.
 
     Holm's correction covers the settings of one method.
     """
@@ -83,9 +111,15 @@ def settings_differences(rows: Sequence[Row], measure: str = "tau") -> list[dict
     found: list[dict[str, Any]] = []
     for method in dict.fromkeys(method for method, _ in variants):
         default = (method, DEFAULT)
-        others = [v for v in variants if v[0] == method and v[1] not in (DEFAULT, EQUAL_FLOPS)]
         if default not in variants:
             continue
+        steps = mean_steps(variants[default])
+        others = [
+            variant
+            for variant, own in variants.items()
+            if variant[0] == method and variant[1] not in (DEFAULT, EQUAL_FLOPS)
+            if mean_steps(own) == steps
+        ]
         gains = [gain_of(variants, variant, default, measure) for variant in others]
         tested = [gain for gain in gains if gain is not None and gain["p_value"] is not None]
         for gain, adjusted in zip(tested, holm([g["p_value"] for g in tested]), strict=True):
@@ -154,6 +188,11 @@ def equal_flops(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
                 found.append(gain)
                 break
     return found
+
+
+def mean_steps(rows: Sequence[Row]) -> float:
+    """Returns the mean optimizer steps of some rows."""
+    return float(np.mean([row["steps"] for row in rows]))
 
 
 def mean_flops(rows: Sequence[Row]) -> float:

@@ -32,8 +32,10 @@ def findings(result: Result) -> list[dict[str, str]]:
     found = [
         *truth_findings(result),
         *baseline_findings(result),
-        *comparison_findings(result["differences"], "equal steps"),
+        *comparison_findings(at_default(result["differences"]), "equal steps"),
         *comparison_findings(result["equal_flops"], "equal training FLOPs"),
+        *longer_findings(result["longer"], result["differences"]),
+        *budget_findings(result),
         *downstream_findings(result),
         *reasons(result),
     ]
@@ -77,6 +79,8 @@ def truth_findings(result: Result) -> Iterator[Finding]:
             f"{about(ceiling, 'attainable')} against the mean of {ceiling['num_seeds']:.3g} seeds."
         )
         yield topic, "fact", text
+    if places := result["ceiling_same_operators"]:
+        yield places_finding(places)
     for other in result["budgets_agree"]:
         text = (
             f"The orders at budgets '{result['budget']}' and '{other['budget']}' agree with tau "
@@ -85,9 +89,30 @@ def truth_findings(result: Result) -> Iterator[Finding]:
         yield "Length of the stand-alone training", "fact", text
 
 
+def tells_places(ceiling: Result | None) -> bool:
+    """Returns whether two seeds agree on architectures of the same operators, beyond chance."""
+    low = None if ceiling is None else ceiling["between_seeds_low"]
+    return low is not None and low > 0
+
+
+def places_finding(ceiling: Result) -> Finding:
+    """Returns whether any ranking could show what the places of operators are worth."""
+    text = (
+        "Two trainings order architectures of the same operators in other places with tau "
+        f"{about(ceiling, 'between_seeds')}. "
+    )
+    text += (
+        f"A perfect ranking could reach about {about(ceiling, 'attainable')} there."
+        if tells_places(ceiling)
+        else "What places are worth may lie within the noise: no ranking could show it here."
+    )
+    ends = {"low": ceiling["between_seeds_low"], "high": ceiling["between_seeds_high"]}
+    return "The losses tell the places of operators apart", claim(ends), text
+
+
 def baseline_findings(result: Result) -> Iterator[Finding]:
     """Yields whether the order is a trivial one, and whether a supernet beats what is free."""
-    yield from triviality(result["structure"])
+    yield from triviality(result["structure"], result["ceiling_same_operators"])
     baseline, baselines = summary_of(result, BASELINE), result["baselines"]
     if baseline is None or baseline["tau"] is None or not baselines:
         return
@@ -102,8 +127,13 @@ def baseline_findings(result: Result) -> Iterator[Finding]:
         yield f"{named(BASELINE)} ranks beyond the choice of operators", claim(within), text
 
 
-def triviality(structure: Result) -> Iterator[Finding]:
-    """Yields how much of the true order the numbers of the operators decide."""
+def triviality(structure: Result, places: Result | None) -> Iterator[Finding]:
+    """Yields how much of the true order the numbers of the operators decide.
+
+    Args:
+        structure: of the losses.
+        places: noise ceiling among equal operators; ``None`` = not known.
+    """
     share, fit = structure["share_of_operators"], structure["fitted_counts"]
     if share is None:
         return
@@ -113,11 +143,12 @@ def triviality(structure: Result) -> Iterator[Finding]:
         "Which operators an architecture holds, whatever their places, decides "
         f"{100 * max(share, 0.0):.0f}% of the variance of the losses{reach}. "
     )
-    text += (
-        "Tau within equal operators is the figure to read."
-        if is_trivial
-        else "The rest is a matter of places, and of noise."
-    )
+    if not is_trivial:
+        text += "The rest is a matter of places, and of noise."
+    elif places is None or tells_places(places):
+        text += "Tau within equal operators is the figure to read."
+    else:
+        text += "The rest cannot be told from noise."
     yield "The order is near-trivial", "holds" if is_trivial else "does not hold", text
 
 
@@ -136,18 +167,52 @@ def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Find
     """Yields, per method, whether it ranks better than uniform sampling.
 
     Args:
-        gains: paired differences to uniform sampling; at equal steps those of default settings.
+        gains: paired differences to uniform sampling.
         equality: what is equal, in words.
     """
     for gain in gains:
-        if equality == "equal steps" and gain["settings"] != DEFAULT:
-            continue
         judged = judge(gain)
         if judged == "no difference" and len(gain["seeds"]) < FEWEST_SEEDS:
             judged = "undecided"
         verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
         topic = f"{named(gain['method'])} ranks better than {named(BASELINE)}, {equality}"
         yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
+
+
+def at_default(gains: Sequence[Result]) -> list[Result]:
+    """Returns the main comparison: the differences of methods at default settings."""
+    return [gain for gain in gains if gain["settings"] == DEFAULT]
+
+
+def longer_findings(gains: Sequence[Result], differences: Sequence[Result]) -> Iterator[Finding]:
+    """Yields whether more steps make a method rank better, and how methods compare after them.
+
+    Args:
+        gains: of longer trainings over the method's default settings.
+        differences: to uniform sampling of as many steps.
+    """
+    for gain in gains:
+        judged, steps = judge(gain), f"{gain['steps']:,.0f}"
+        verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
+        topic = f"{named(gain['method'])} ranks better after {steps} steps"
+        topic += f" than after {gain['steps_before']:,.0f}"
+        yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
+        own = [g for g in differences if g["baseline_settings"] != DEFAULT]
+        for other in own:
+            if (other["method"], other["settings"]) == (gain["method"], gain["settings"]):
+                yield from comparison_findings([other], f"{steps} steps")
+
+
+def budget_findings(result: Result) -> Iterator[Finding]:
+    """Yields the main comparison, held against other budgets of training alone."""
+    for other in result["other_budgets"]:
+        against = f"against budget '{other['budget']}'"
+        if places := other["ceiling_same_operators"]:
+            topic, verdict, text = places_finding(places)
+            yield f"{topic}, budget '{other['budget']}'", verdict, text
+        yield from comparison_findings(at_default(other["differences"]), against)
+        for topic, verdict, text in longer_findings(other["longer"], other["differences"]):
+            yield f"{topic}, {against}", verdict, text
 
 
 def sureness(gain: Result, judged: str) -> str:

@@ -9,28 +9,24 @@ import numpy as np
 
 from magicbert.errors import UserError
 from magicbert.ranking.ablations import ablations
-from magicbert.ranking.baselines import (
-    explained_share,
-    fitted_counts,
-    random_tau_sd,
-    trivial_scores,
-)
-from magicbert.ranking.ceiling import Ceiling, noise_ceiling
 from magicbert.ranking.comparisons import (
     differences,
     equal_flops,
+    longer_trainings,
     settings_differences,
     summaries,
 )
-from magicbert.ranking.correlation import kendall_tau, spearman_rho
+from magicbert.ranking.correlation import kendall_tau
 from magicbert.ranking.downstream import downstream_part, downstream_taus
-from magicbert.ranking.fidelity import FEWEST, Truth, fidelity, figure, plain, tau_within
+from magicbert.ranking.fidelity import FEWEST, Truth, fidelity, figure
 from magicbert.ranking.findings import findings
 from magicbert.ranking.learning import learning_curves
 from magicbert.ranking.missing import missing
+from magicbert.ranking.other_budgets import other_budgets
 from magicbert.ranking.relations import relations
 from magicbert.ranking.study_rows import DEFAULT, SupernetRow, supernet_rows
 from magicbert.ranking.table import Table
+from magicbert.ranking.truth_parts import truth_parts
 
 Row = Mapping[str, Any]
 
@@ -55,15 +51,12 @@ def study_result(rows: Iterable[Row], *, budget: str = "") -> dict[str, Any]:
     truth = Truth.of_losses(table, budget)
     supernets = supernet_rows(known)
     scored = [scored_row(row, truth, table) for row in supernets]
-    averaged = [len(found) for row in table if (found := row.by_seed("loss", budget))]
-    ceiling = noise_ceiling(table.matrix("loss", budget)[1], averaged=averaged)
     result: dict[str, Any] = {
         "budget": budget,
         "table": table_part(table, known),
-        "ceiling": ceiling_part(ceiling),
+        **truth_parts(table, truth, budget),
         "budgets_agree": budgets_part(table, budget),
-        "baselines": baselines_part(truth),
-        "structure": structure_part(truth),
+        "other_budgets": other_budgets(table, budget, supernets),
         "rows": scored,
         "methods": summaries(scored),
         "differences": differences(scored),
@@ -71,6 +64,7 @@ def study_result(rows: Iterable[Row], *, budget: str = "") -> dict[str, Any]:
         "differences_interference": differences(scored, "interference"),
         "differences_same_operators": differences(scored, "tau_same_operators"),
         "differences_settings": settings_differences(scored),
+        "longer": longer_trainings(scored),
         "equal_flops": equal_flops(scored),
         "downstream": downstream_part(table, truth, scored, known),
         "relations": relations(scored),
@@ -127,18 +121,6 @@ def table_part(table: Table, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def ceiling_part(ceiling: Ceiling | None) -> dict[str, Any] | None:
-    """Returns the noise ceiling as JSON data."""
-    if ceiling is None or not np.isfinite(ceiling.between_seeds.value):
-        return None
-    return {
-        "num_seeds": ceiling.num_seeds,
-        "num_architectures": ceiling.num_architectures,
-        **figure("between_seeds", ceiling.between_seeds),
-        **figure("attainable", ceiling.attainable),
-    }
-
-
 def budgets_part(table: Table, budget: str) -> list[dict[str, Any]]:
     """Returns how the order at the budget of the ranking agrees with that at each other one."""
     found = []
@@ -149,34 +131,6 @@ def budgets_part(table: Table, budget: str) -> list[dict[str, Any]]:
             tau = figure("tau", kendall_tau(*both.T))
             found.append({"budget": other, "num_architectures": len(both), **tau})
     return found
-
-
-def baselines_part(truth: Truth) -> list[dict[str, Any]]:
-    """Returns the rankings that need no supernet."""
-    if len(truth) < FEWEST:
-        return []
-    return [
-        {
-            "name": name,
-            **figure("tau", kendall_tau(scores, truth.losses)),
-            **figure("spearman", spearman_rho(scores, truth.losses)),
-            "tau_same_operators": tau_within(truth, scores, "operators"),
-            "tau_same_parameters": tau_within(truth, scores, "parameters"),
-        }
-        for name, scores in trivial_scores(truth.rows).items()
-    ]
-
-
-def structure_part(truth: Truth) -> dict[str, Any]:
-    """Returns how much of the true order the numbers of the operators decide."""
-    fit = fitted_counts(truth.rows, truth.losses)
-    size = len(truth)
-    return {
-        "random_tau_sd": random_tau_sd(size) if size >= FEWEST else None,
-        "share_of_operators": plain(explained_share(truth.losses, truth.groups("operators"))),
-        "share_of_parameters": plain(explained_share(truth.losses, truth.groups("parameters"))),
-        "fitted_counts": None if fit is None else figure("tau", kendall_tau(fit, truth.losses)),
-    }
 
 
 def scatter_part(

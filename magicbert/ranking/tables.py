@@ -11,6 +11,10 @@ from magicbert.ranking.words import about, interval, named, signed, with_ends
 
 Result = Mapping[str, Any]
 Cells = tuple[str, ...]
+CEILINGS = {
+    "another seed of training alone": "between_seeds",
+    "a perfect ranking (derived)": "attainable",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def tables(result: Result) -> Iterator[TextTable]:
         differences_table(result["differences"], "equal steps"),
         differences_table(result["equal_flops"], "equal training FLOPs"),
         variants_table(result),
+        # Records of earlier versions lack it.
+        *map(budget_table, result.get("other_budgets", ())),
         downstream_table(result),
         relations_table(result),
     )
@@ -91,8 +97,11 @@ def baselines_table(result: Result) -> TextTable:
         fit = about(structure["fitted_counts"], "tau")
         rows.append(("counts of operators, fitted to the losses", fit, "–", "–"))
     if ceiling is not None:
-        rows.append(("another seed of training alone", about(ceiling, "between_seeds"), "–", "–"))
-        rows.append(("a perfect ranking (derived)", about(ceiling, "attainable"), "–", "–"))
+        # Records of earlier versions lack the ceiling among equal operators.
+        within = result.get("ceiling_same_operators")
+        for name, of_ceiling in CEILINGS.items():
+            same = "–" if within is None else about(within, of_ceiling)
+            rows.append((name, about(ceiling, of_ceiling), "–", same))
     head = ("ranking", "tau", "Spearman", "tau, same operators")
     return TextTable("Rankings without a supernet", head, tuple(rows))
 
@@ -139,6 +148,27 @@ def variants_table(result: Result) -> TextTable:
     head = ("method", "settings", "seeds", "tau", "difference to uniform sampling",
             "difference to its default", "gradient cosine", "inherited loss")  # fmt: skip
     return TextTable("Other settings", head, tuple(rows))
+
+
+def budget_table(other: Result) -> TextTable:
+    """Returns how supernets, and what needs none, rank another budget's losses.
+
+    Args:
+        other: an entry of the result's ``other_budgets``.
+    """
+    gains = {(g["method"], g["settings"]): interval(g) for g in other["differences"]}
+    rows = [
+        (named(entry["method"]), entry["settings"], str(len(entry["seeds"])), of(entry["tau"]),
+         gains.get((entry["method"], entry["settings"]), "–"), of(entry["tau_same_operators"]))
+        for entry in other["methods"]
+    ]  # fmt: skip
+    rows += [(name, "–", "–", tau, "–", same) for name, tau, _, same in baselines_table(other).rows]
+    head = ("ranking", "settings", "seeds", "tau", "difference to uniform sampling",
+            "tau, same operators")  # fmt: skip
+    return TextTable(
+        f"Against budget '{other['budget']}' of training alone, "
+        f"{other['num_architectures']} architectures", head, tuple(rows),
+    )  # fmt: skip
 
 
 def downstream_table(result: Result) -> TextTable:

@@ -28,7 +28,9 @@ METHOD = """\
   what a count of operators cannot rank.
 - **The noise ceiling** is the tau between two seeds of training alone. What a perfect ranking
   could reach against the mean of the seeds is derived from it (normal model, Spearman-Brown); it
-  is no measurement."""
+  is no measurement. Similar architectures share the luck of a seed (its initial weights), so
+  between few seeds tau within equal operators may fall below 0; the interval does not hold that.
+- **Other budgets** of training alone are another truth: the same supernets, held against it."""
 
 
 def page(result: Result, origin: Result, drawn: Sequence[Picture], stem: str) -> str:

@@ -45,6 +45,8 @@ def pictures(result: Result) -> Iterator[Picture]:
             "and rankings that need no training."
         )
         yield Picture("tau", tau_plot(result), caption, row_numbers(result))
+    # Records of earlier versions lack other budgets.
+    yield from (budget_picture(other) for other in result.get("other_budgets", ()) if other["rows"])
     if any(gain["settings"] == MAIN for gain in result["differences"]):
         caption = (
             "Tau minus that of uniform sampling with the same seed: one dot per seed, the mean "
@@ -59,6 +61,29 @@ def pictures(result: Result) -> Iterator[Picture]:
     )
     yield Picture("scatter", scatter_plot(result), caption, scatter_numbers(result))
     yield from study_pictures(result)
+
+
+def budget_picture(other: Result) -> Picture:
+    """Returns the plot of tau against another budget, of the settings that have most seeds.
+
+    Args:
+        other: an entry of the result's ``other_budgets``.
+    """
+    name = other["budget"]
+    most = max((len(entry["seeds"]) for entry in other["methods"]), default=0)
+    settings = [entry["settings"] for entry in other["methods"] if len(entry["seeds"]) == most]
+    caption = (
+        f"The same against budget '{name}' of training alone ({other['num_architectures']} "
+        "architectures), of the settings with most seeds."
+    )
+    return Picture(f"tau-{name}", tau_plot(other, settings), caption, budget_numbers(other))
+
+
+def budget_numbers(other: Result) -> CsvTable:
+    """Returns tau of every supernet against another budget."""
+    names = ("method", "settings", "seed", "tau", "tau_same_operators")
+    rows = tuple(tuple(row[name] for name in names) for row in other["rows"])
+    return CsvTable(f"ranking_tau_{other['budget']}", names, rows)
 
 
 def study_pictures(result: Result) -> Iterator[Picture]:

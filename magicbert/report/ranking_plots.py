@@ -27,14 +27,15 @@ def method_colours(result: Result) -> dict[str, str]:
     return {name: CURVES[place % len(CURVES)] for place, name in enumerate(methods)}
 
 
-def tau_plot(result: Result) -> str:
+def tau_plot(result: Result, settings: Sequence[str] = (MAIN,)) -> str:
     """Draws tau of every seed and each method's mean with its interval, above what is free.
 
     Args:
-        result: of the analysis of ranking.
+        result: of the analysis of ranking, or its part about another budget.
+        settings: of the supernets that are shown.
     """
     colours = method_colours(result)
-    shown = [entry for entry in result["methods"] if entry["settings"] == MAIN and entry["tau"]]
+    shown = [entry for entry in result["methods"] if entry["settings"] in settings and entry["tau"]]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -42,18 +43,26 @@ def tau_plot(result: Result) -> str:
             taus = [
                 row["tau"]
                 for row in result["rows"]
-                if (row["method"], row["settings"]) == (entry["method"], MAIN)
+                if (row["method"], row["settings"]) == (entry["method"], entry["settings"])
                 if row.get("tau") is not None
             ]
             draw_seeds(axes, place, taus, entry["tau"], colours[entry["method"]])
         draw_levels(axes, result)
-        keep_to(axes, [row["tau"] for row in result["rows"] if row.get("tau") is not None])
-        name_rows(axes, [f"{named(e['method'])} ({e['tau']['num_seeds']})" for e in shown])
+        reached = [row["tau"] for row in result["rows"] if row.get("tau") is not None]
+        ceiling = result["ceiling"]
+        keep_to(axes, reached if ceiling is None else [*reached, ceiling["attainable"]])
+        name_rows(axes, [f"{variant_name(e)} ({e['tau']['num_seeds']})" for e in shown])
         axes.set_xlabel("Kendall's tau against the losses of training alone")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
     height = 1.3 + 0.46 * max(3, len(shown))
     return svg(draw, height=height, label="Kendall's tau of every supernet, by method")
+
+
+def variant_name(entry: Result) -> str:
+    """Returns method and settings, the default ones unsaid."""
+    settings = "" if entry["settings"] == MAIN else f", {entry['settings']}"
+    return f"{named(entry['method'])}{settings}"
 
 
 def draw_seeds(

@@ -19,6 +19,7 @@ AXES = {
     "lambda": "weight of the alignment",
     "blocks": "points of alignment",
     "delay": "first steps without alignment",
+    "steps": "steps of the supernet",
 }
 # The interval of two seeds can be longer than the axis has sense.
 MOST_OF_A_BAR = 0.3

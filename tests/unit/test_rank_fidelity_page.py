@@ -24,7 +24,7 @@ from magicbert.report.ranking_section import ranking_part
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "benchmarks/rank_fidelity_page.py"
-PLOTS = {"tau", "differences", "scatter", "ablations", "curves", "relations"}
+PLOTS = {"tau", "tau-long", "differences", "scatter", "ablations", "curves", "relations"}
 
 
 @pytest.fixture(scope="module")

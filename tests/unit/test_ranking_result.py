@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from statistics import harmonic_mean
@@ -25,6 +26,7 @@ from magicbert.ranking.findings import VERDICTS, findings, judge
 from magicbert.ranking.reasons import default_poor, no_room
 from magicbert.ranking.study_result import study_result
 from magicbert.ranking.study_rows import read_study_rows, supernet_rows
+from magicbert.ranking.tables import tables
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,110 @@ def test_the_ceiling_heeds_how_many_seeds_each_architecture_has():
     assert set(numbers.values()) == {1, 2}
     found = study_result([*rows, supernet_row("spos", 0, 1.0)])["ceiling"]
     assert found["num_seeds"] == pytest.approx(harmonic_mean(numbers.values()))
+
+
+def test_other_budgets_are_another_truth(whole):
+    """Supernets, trivial rankings and ceiling are held against the longer training, too."""
+    (other,) = whole["other_budgets"]
+    long = {row["architecture"]: row["loss"] for row in alone_rows(1, 0.2, "long")[:40]}
+    assert (other["budget"], other["num_architectures"], other["ceiling"]) == ("long", 40, None)
+    scores = supernet_row("magic-t", 1, METHODS["magic-t"])["scores"]
+    wanted = stats.kendalltau([scores[name] for name in long], list(long.values())).statistic
+    row = next(r for r in other["rows"] if (r["method"], r["seed"], r["settings"]) ==
+               ("magic-t", 1, "default"))  # fmt: skip
+    assert row["tau"] == pytest.approx(wanted)
+    means = {(m["method"], m["settings"]): m["tau"]["mean"] for m in other["methods"]}
+    assert len(means) == len(whole["methods"])
+    gain = next(g for g in other["differences"] if g["settings"] == "k=2")
+    spos, mine = (
+        [r["tau"] for r in other["rows"] if (r["method"], r["settings"]) == variant][:2]
+        for variant in (("spos", "default"), ("magic-t", "k=2"))
+    )
+    assert gain["points"] == pytest.approx([a - b for a, b in zip(mine, spos, strict=True)])
+    topic = "MAGIC-T ranks better than SPOS, against budget 'long'"
+    assert finding(whole, topic)["verdict"] in VERDICTS
+    (table,) = (t for t in tables(whole) if t.title.startswith("Against budget 'long'"))
+    assert table.title.endswith("40 architectures")
+    assert {cells[:2] for cells in table.rows} >= {("MAGIC-T", "k=2"), ("more parameters", "–")}
+
+
+def test_whether_places_can_be_told_from_noise_is_measured(whole):
+    """Places matter in the invented losses; where only the operators' numbers do, none can."""
+    topic = "The losses tell the places of operators apart"
+    assert finding(whole, topic)["verdict"] == "holds"
+    means: dict[str, list[float]] = {}
+    for row in alone_rows():
+        means.setdefault(multiset(row["architecture"]), []).append(row["loss"])
+    noise = np.random.default_rng(3)
+    rows = [
+        {**row, "loss": float(np.mean(means[multiset(row["architecture"])])
+                              + 0.005 * noise.normal())}
+        for row in alone_rows()
+    ]  # fmt: skip
+    result = study_result([*rows, supernet_row("spos", 0, 1.0)])
+    found = finding(result, topic)
+    assert found["verdict"] == "undecided"
+    assert "may lie within the noise" in found["text"]
+    assert "cannot be told from noise" in finding(result, "near-trivial")["text"]
+    ceiling = result["ceiling_same_operators"]
+    pairs = by_seed_pairs(rows)
+    assert ceiling["between_seeds"] == pytest.approx(pairs)
+    (table,) = (t for t in tables(result) if t.title == "Rankings without a supernet")
+    cells = next(row for row in table.rows if row[0] == "another seed of training alone")
+    assert cells[3].startswith(f"{ceiling['between_seeds']:+.2f}")
+
+
+def multiset(name: str) -> str:
+    return "-".join(sorted(name.split("-")))
+
+
+def by_seed_pairs(rows: list[dict[str, Any]]) -> float:
+    """Returns tau between seeds 0 and 1, by counting pairs of the same operators."""
+    losses: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        group = losses.setdefault(multiset(row["architecture"]), {})
+        group.setdefault(row["architecture"], []).append(row["loss"])
+    signs = [
+        np.sign((one[0] - other[0]) * (one[1] - other[1]))
+        for group in losses.values()
+        for one, other in itertools.combinations(group.values(), 2)
+    ]
+    return float(np.mean(signs))
+
+
+def test_longer_trainings_are_held_against_shorter_and_equally_long_ones():
+    """A rise that all methods share is the steps', not a method's."""
+    rows = alone_rows()
+    for seed in range(4):
+        rows += [supernet_row(method, seed, 1.5) for method in ("spos", "magic-t", "magic-a")]
+        rows += [
+            {**supernet_row("spos", seed, 0.2, "steps=8000"), "steps": 8000},
+            {**supernet_row("magic-t", seed, 0.2, "steps=8000"), "steps": 8000},
+            {**supernet_row("magic-a", seed, 1.5, "delay=9, steps=8000"), "steps": 8000},
+        ]
+    result = study_result(rows)
+    taus = {(r["method"], r["steps"], r["seed"]): r["tau"] for r in result["rows"]}
+    gains = {gain["method"]: gain for gain in result["longer"]}
+    assert set(gains) == {"spos", "magic-t", "magic-a"}
+    assert gains["spos"]["points"] == pytest.approx(
+        [taus["spos", 8000, seed] - taus["spos", 4000, seed] for seed in range(4)]
+    )
+    equal = {(g["method"], g["settings"]): g for g in result["differences"]}
+    assert equal["magic-t", "default"]["baseline_settings"] == "default"
+    assert equal["magic-t", "steps=8000"]["baseline_settings"] == "steps=8000"
+    assert equal["magic-t", "steps=8000"]["points"] == pytest.approx(
+        [taus["magic-t", 8000, seed] - taus["spos", 8000, seed] for seed in range(4)]
+    )
+    assert equal["magic-a", "delay=9, steps=8000"]["baseline_settings"] == "steps=8000"
+    assert result["differences_settings"] == [], "longer trainings are no other settings"
+    assert finding(result, "SPOS ranks better after 8,000 steps than after")["verdict"] == "holds"
+    assert finding(result, "MAGIC-A ranks better than SPOS, 8,000 steps")["verdict"] == (
+        "does not hold"
+    )
+    (panel,) = result["ablations"]
+    assert [(p["method"], p["value"]) for p in panel["points"]] == [
+        ("magic-t", 4000), ("magic-t", 8000), ("spos", 4000), ("spos", 8000),
+    ]  # fmt: skip
 
 
 def test_ablations_have_the_default_settings_in_their_place(whole):
