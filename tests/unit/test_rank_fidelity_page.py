@@ -108,6 +108,14 @@ def test_any_part_of_a_study_is_drawn(rows, names):
     assert drawn(rows) == names
 
 
+def test_another_budget_is_drawn_with_what_has_most_seeds():
+    """The line of two seeds beside eight would say nothing; their numbers stand in the CSV."""
+    (picture,) = (p for p in pictures(study_result(study_rows(3))) if p.name == "tau-long")
+    assert "MAGIC-A, equal-flops (3)" in picture.svg
+    assert "k=2" not in picture.svg
+    assert {row[1] for row in picture.numbers.rows} >= {"default", "equal-flops", "k=2"}
+
+
 def test_rows_without_interference_curves_and_scores_are_drawn():
     bare = [{**supernet_row(m, s, 1.0), "interference": None, "curve": [], "scores": {}}
             for m in ("spos", "magic-a") for s in range(3)]  # fmt: skip

@@ -154,6 +154,7 @@ def test_other_budgets_are_another_truth(whole):
     row = next(r for r in other["rows"] if (r["method"], r["seed"], r["settings"]) ==
                ("magic-t", 1, "default"))  # fmt: skip
     assert row["tau"] == pytest.approx(wanted)
+    assert row["tau_same_operators"] == pytest.approx(tau_of_places(long, scores))
     means = {(m["method"], m["settings"]): m["tau"]["mean"] for m in other["methods"]}
     assert len(means) == len(whole["methods"])
     gain = next(g for g in other["differences"] if g["settings"] == "k=2")
@@ -188,8 +189,8 @@ def test_whether_places_can_be_told_from_noise_is_measured(whole):
     assert "may lie within the noise" in found["text"]
     assert "cannot be told from noise" in finding(result, "near-trivial")["text"]
     ceiling = result["ceiling_same_operators"]
-    pairs = by_seed_pairs(rows)
-    assert ceiling["between_seeds"] == pytest.approx(pairs)
+    seeds = [{r["architecture"]: r["loss"] for r in rows if r["seed"] == s} for s in range(2)]
+    assert ceiling["between_seeds"] == pytest.approx(tau_of_places(*seeds))
     (table,) = (t for t in tables(result) if t.title == "Rankings without a supernet")
     cells = next(row for row in table.rows if row[0] == "another seed of training alone")
     assert cells[3].startswith(f"{ceiling['between_seeds']:+.2f}")
@@ -199,18 +200,18 @@ def multiset(name: str) -> str:
     return "-".join(sorted(name.split("-")))
 
 
-def by_seed_pairs(rows: list[dict[str, Any]]) -> float:
-    """Returns tau between seeds 0 and 1, by counting pairs of the same operators."""
-    losses: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        group = losses.setdefault(multiset(row["architecture"]), {})
-        group.setdefault(row["architecture"], []).append(row["loss"])
+def tau_of_places(first: dict[str, float], second: dict[str, float]) -> float:
+    """Returns tau by counting pairs of the same operators; there are no ties."""
     signs = [
-        np.sign((one[0] - other[0]) * (one[1] - other[1]))
-        for group in losses.values()
-        for one, other in itertools.combinations(group.values(), 2)
+        np.sign((first[one] - first[other]) * (second[one] - second[other]))
+        for one, other in itertools.combinations(first, 2)
+        if multiset(one) == multiset(other)
     ]
     return float(np.mean(signs))
+
+
+def test_other_settings_of_equal_steps_are_no_longer_trainings(whole):
+    assert whole["longer"] == []
 
 
 def test_longer_trainings_are_held_against_shorter_and_equally_long_ones():
@@ -232,6 +233,7 @@ def test_longer_trainings_are_held_against_shorter_and_equally_long_ones():
     )
     equal = {(g["method"], g["settings"]): g for g in result["differences"]}
     assert equal["magic-t", "default"]["baseline_settings"] == "default"
+    assert equal["spos", "steps=8000"]["baseline_settings"] == "default"
     assert equal["magic-t", "steps=8000"]["baseline_settings"] == "steps=8000"
     assert equal["magic-t", "steps=8000"]["points"] == pytest.approx(
         [taus["magic-t", 8000, seed] - taus["spos", 8000, seed] for seed in range(4)]
