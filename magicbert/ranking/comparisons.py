@@ -65,7 +65,7 @@ def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
     found = [
         gain
         for variant in variants
-        if (baseline := baseline_of(variants, variant)) not in (None, variant)
+        if (baseline := baseline_of(variants, variant)) is not None
         if (gain := gain_of(variants, variant, baseline, measure)) is not None
     ]
     main = [g for g in found if g["settings"] == DEFAULT and g["p_value"] is not None]
@@ -77,14 +77,14 @@ def differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
 def baseline_of(variants: Mapping[Variant, Sequence[Row]], variant: Variant) -> Variant | None:
     """Returns the uniform sampling that a variant is held against; ``None`` if there is none."""
     default, steps = (BASELINE, DEFAULT), mean_steps(variants[variant])
+    if variant == default or default not in variants:
+        return None
     of_as_many = [
         name
         for name, rows in variants.items()
         if name[0] == BASELINE and mean_steps(rows) == steps and name != variant
     ]
-    if default in of_as_many or not of_as_many:
-        return default if default in variants else None
-    return of_as_many[0]
+    return default if default in of_as_many or not of_as_many else of_as_many[0]
 
 
 def longer_trainings(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
