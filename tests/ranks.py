@@ -79,10 +79,10 @@ def main() -> None:
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     result = getattr(__import__(module), function)(rank, num_ranks, folder, arguments)
     (folder / f"rank-{rank}.json").write_text(json.dumps(result))
-    # Imported here: `RANK` and the paths stand in the environment of the processes alone.
-    from magicbert.training.watching.leaving import leave_finished
+    # Imported here: the paths stand in the environment of these processes alone.
+    from magicbert.leaving import leave_if_joined
 
-    leave_finished()
+    leave_if_joined(0)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from magicbert.training.starting.launching import (
 )
 from magicbert.training.starting.versions import check_deepspeed_version
 from magicbert.training.watching.guarding import guarded
-from magicbert.training.watching.leaving import leave_finished
 
 LOGGER = logging.getLogger("magicbert")
 Decision = TypeVar("Decision")
@@ -62,7 +61,7 @@ def on_ranks(config: SearchConfig, folder: Path, work: Callable[[Ranks | None], 
 
 
 def as_rank(config: SearchConfig, folder: Path, work: Callable[[Ranks | None], None]) -> None:
-    """Works in one of several ranks, each on its own device, and ends it; the first one reports."""
+    """Works in one of several ranks, each on its own device; the first one reports."""
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rank:
         LOGGER.setLevel(logging.WARNING)
@@ -75,7 +74,6 @@ def as_rank(config: SearchConfig, folder: Path, work: Callable[[Ranks | None], N
         work(ranks)
         # The launcher ends every rank when the first of them leaves.
         ranks.barrier("end")
-    leave_finished()
 
 
 def decided_by_first(ranks: Ranks | None, decide: Callable[[], Decision]) -> Decision:

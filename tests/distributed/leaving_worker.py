@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from magicbert.config.roots import PretrainConfig, SearchConfig
-from magicbert.stages.search_ranks import as_rank
-from magicbert.training.ranks import Ranks
-from magicbert.training.starting.launching import run_as_rank
+from magicbert import __main__ as program
 
 
 class AbortsAtTheEnd:
@@ -29,34 +28,37 @@ class AbortsAtTheEnd:
 KEPT = AbortsAtTheEnd()
 
 
-def work(rank: int, folder: Path) -> str:
-    """Returns what is said in the end; files and output are left for the exit to write."""
-    file = folder / f"left-{rank}.txt"
-    atexit.register(lambda: file.write_text("handlers of the exit ran"))
-    print(f"the last word of rank {rank}", end="")  # in the buffer of standard output
-    return f"rank {rank} has worked"
-
-
 def finishes(rank: int, num_ranks: int, folder: Path, arguments: Any) -> str:
-    """Works after a collective."""
+    """Works after a collective; files and output are left for the exit to write."""
     dist.init_process_group("gloo")
     dist.all_reduce(torch.ones(1))
     return work(rank, folder)
 
 
-def trains(rank: int, num_ranks: int, folder: Path, arguments: Any) -> None:
-    """Works as a rank of a training; it never returns."""
+def work(rank: int, folder: Path) -> str:
+    """Leaves one file to a thread, one to a handler of the exit, and a line to a buffer."""
+    thread, handler = (folder / f"{name}-{rank}.txt" for name in ("thread", "handler"))
 
-    def train() -> None:
-        (folder / f"rank-{rank}.json").write_text(json.dumps(work(rank, folder)))
+    def write_late() -> None:
+        time.sleep(0.5)
+        thread.write_text("the thread was waited for")
 
-    run_as_rank(PretrainConfig(), folder / "stage", lambda num_ranks: None, train)
+    threading.Thread(target=write_late).start()
+    atexit.register(lambda: handler.write_text("the handler ran"))
+    print("the last word", end="")
+    return f"rank {rank} has worked"
 
 
-def searches(rank: int, num_ranks: int, folder: Path, arguments: Any) -> None:
-    """Works as a rank of a search; it never returns."""
+def runs(folder: Path, code: int | None, *, is_joined: bool) -> None:
+    """Runs the program with work that ends in an exit code, or by returning (``None``)."""
 
-    def search(ranks: Ranks | None) -> None:
-        (folder / f"rank-{rank}.json").write_text(json.dumps(work(rank, folder)))
+    def main() -> None:
+        if is_joined:
+            finishes(0, 1, folder, None)
+        else:
+            work(0, folder)
+        if code is not None:
+            sys.exit(code)
 
-    as_rank(SearchConfig(), folder / "stage", search)
+    program.main = main
+    program.run()

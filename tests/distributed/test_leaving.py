@@ -1,4 +1,4 @@
-"""A rank that has done its work ends with success, whatever breaks while an interpreter ends."""
+"""A rank that has done its work ends with its exit code, whatever breaks as interpreters end."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
-from ranks import rank_environment, run_ranks
+from ranks import free_port, rank_environment, run_ranks
 
 pytestmark = pytest.mark.distributed
+ABORTED = -6
 
 
-@pytest.mark.parametrize("kind", ["finishes", "trains", "searches"])
-def test_ranks_that_have_worked_end_well(kind: str, tmp_path: Path) -> None:
-    found = run_ranks(f"leaving_worker:{kind}", 2, tmp_path)
+def test_ranks_that_have_worked_end_well(tmp_path: Path) -> None:
+    found = run_ranks("leaving_worker:finishes", 2, tmp_path)
     assert found == ["rank 0 has worked", "rank 1 has worked"]
-    for rank in range(2):
-        assert (tmp_path / f"left-{rank}.txt").read_text() == "handlers of the exit ran"
 
 
-def test_what_was_printed_is_written_and_a_plain_exit_would_abort(tmp_path: Path) -> None:
-    code = (
+@pytest.mark.parametrize(
+    ("code", "is_joined", "expected"),
+    [(None, True, 0), (2, True, 2), (75, True, 75), (None, False, ABORTED)],
+)
+def test_the_program_ends_as_it_should_with_a_process_group(
+    code: int | None, is_joined: bool, expected: int, tmp_path: Path
+) -> None:
+    """Without one it ends as usual, and what aborts a usual exit is there to do so."""
+    program = (
         "from pathlib import Path; import leaving_worker\n"
-        f"leaving_worker.work(0, Path({str(tmp_path)!r}))\n"
+        f"leaving_worker.runs(Path({str(tmp_path)!r}), {code}, is_joined={is_joined})\n"
     )
-    leave = "from magicbert.training.watching.leaving import leave_finished; leave_finished()"
-    for ending, expected in ((leave, 0), ("", -6)):
-        process = subprocess.run(
-            [sys.executable, "-c", code + ending],
-            env=rank_environment(0, 1, 0), stdout=subprocess.PIPE, text=True, timeout=60,
-        )  # fmt: skip
-        assert process.returncode == expected
-        assert process.stdout == "the last word of rank 0"
+    process = subprocess.run(
+        [sys.executable, "-c", program], env=rank_environment(0, 1, free_port()),
+        stdout=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    assert process.returncode == expected
+    assert process.stdout == "the last word"
+    assert (tmp_path / "thread-0.txt").read_text() == "the thread was waited for"
+    assert (tmp_path / "handler-0.txt").read_text() == "the handler ran"

@@ -51,6 +51,7 @@ ARROWS = {
     "errors": set(),
     "faults": set(),
     "interrupts": set(),
+    "leaving": set(),
     "redaction": set(),
     "config": {"errors", "redaction"},
     "line_file": set(),
@@ -76,7 +77,7 @@ ARROWS = {
     "finetune": CORE | {"bert"},
     "stages": ROOMS,
     "cli": LEAVES | {"stages"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "leaving"},
 }
 MAY_USE_KERNELS = {"supernet", "bert", "bench", "stages"}
 

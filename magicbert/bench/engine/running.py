@@ -23,7 +23,6 @@ from magicbert.training.starting.environment import (
 )
 from magicbert.training.starting.launching import host_command, passing_signals_to
 from magicbert.training.starting.versions import check_deepspeed_version
-from magicbert.training.watching.leaving import leave_finished
 
 LOGGER = logging.getLogger("magicbert")
 LAUNCH_CONFIG = "launch.yaml"
@@ -63,7 +62,7 @@ def launch(config_file: Path, num_ranks: int) -> None:
 
 
 def play_as_rank(config: BenchConfig) -> None:
-    """Plays the matches of this number of ranks and ends; the first rank keeps the record."""
+    """Plays the matches of this number of ranks; the first rank keeps the record."""
     # It brings DeepSpeed, which the process that only starts the ranks does without.
     from magicbert.bench.engine.playing import play
 
@@ -81,4 +80,3 @@ def play_as_rank(config: BenchConfig) -> None:
                 "%s: ZeRO %d, %d ranks, %d candidates: %.2f times the plain model's step (%.0f s)",
                 match.contender, match.stage, match.ranks, match.candidates, whole, row["seconds"],
             )  # fmt: skip
-    leave_finished()

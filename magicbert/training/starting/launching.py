@@ -32,7 +32,6 @@ from magicbert.training.starting.environment import (
 )
 from magicbert.training.starting.versions import check_deepspeed_version
 from magicbert.training.watching.guarding import guarded
-from magicbert.training.watching.leaving import leave_finished
 from magicbert.training.watching.supervision import Supervisor, clear_heartbeats
 from magicbert.training.watching.watchdog import phase_limits
 
@@ -86,7 +85,7 @@ def check_machine(training: TrainingSection) -> None:
 def run_as_rank(
     config: Any, folder: Path, check: Callable[[int], None], train: Callable[[], None]
 ) -> None:
-    """Checks and trains in one of several ranks and ends it; the first prints a user's mistake."""
+    """Checks and trains in one of several ranks; a user's mistake is printed by the first."""
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rank:
         LOGGER.setLevel(logging.WARNING)
@@ -96,7 +95,6 @@ def run_as_rank(
         prepare_operators()
         set_threads(config.launch, ranks_on_this_host(num_ranks))
         train()
-    leave_finished()
 
 
 def ranks_on_this_host(num_ranks: int) -> int:
