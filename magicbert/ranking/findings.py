@@ -125,6 +125,31 @@ def baseline_findings(result: Result) -> Iterator[Finding]:
             f"{named(BASELINE)} has tau {interval(within)}."
         )
         yield f"{named(BASELINE)} ranks beyond the choice of operators", claim(within), text
+    yield from noise_findings(result)
+
+
+def noise_findings(result: Result) -> Iterator[Finding]:
+    """Yields whether uniform sampling falls short by noise between seeds, or by a common error.
+
+    Args:
+        result: of the study, or its part about another budget.
+    """
+    ceiling, mean = result["ceiling"], summary_of(result, BASELINE)
+    shared = summary_of({"methods": result["shared_errors"]}, BASELINE)
+    if ceiling is None or mean is None or shared is None or shared["num_seeds"] < FEWEST_SEEDS:
+        return
+    text = (
+        f"Ranked by the mean scores of its {shared['num_seeds']} supernets, tau is "
+        f"{about(shared, 'tau')}; by those of one, {signed(mean['tau']['mean'])}; a perfect "
+        f"ranking has {about(ceiling, 'attainable')}."
+    )
+    verdict = "undecided"
+    if shared["tau"] >= ceiling["attainable_low"]:
+        verdict = "holds"
+    elif shared["tau_high"] < ceiling["attainable_low"]:
+        verdict = "does not hold"
+        text += " What is left is an error that the supernets share."
+    yield f"What {named(BASELINE)} lacks is noise between its seeds", verdict, text
 
 
 def triviality(structure: Result, places: Result | None) -> Iterator[Finding]:
@@ -210,6 +235,8 @@ def budget_findings(result: Result) -> Iterator[Finding]:
         if places := other["ceiling_same_operators"]:
             topic, verdict, text = places_finding(places)
             yield f"{topic}, budget '{other['budget']}'", verdict, text
+        for topic, verdict, text in noise_findings(other):
+            yield f"{topic}, {against}", verdict, text
         yield from comparison_findings(at_default(other["differences"]), against)
         for topic, verdict, text in longer_findings(other["longer"], other["differences"]):
             yield f"{topic}, {against}", verdict, text

@@ -8,6 +8,7 @@ from typing import Any
 from magicbert.ranking.comparisons import differences, longer_trainings, summaries
 from magicbert.ranking.correlation import Pairs
 from magicbert.ranking.fidelity import FEWEST, Truth, plain, tau_within
+from magicbert.ranking.shared_error import shared_errors
 from magicbert.ranking.study_rows import SupernetRow
 from magicbert.ranking.table import Table
 from magicbert.ranking.truth_parts import truth_parts
@@ -43,6 +44,7 @@ def against(
         "rows": rows,
         "methods": summaries(rows),
         "differences": differences(rows),
+        "shared_errors": shared_errors(truth, supernets),
         "longer": longer_trainings(rows),
     }
 

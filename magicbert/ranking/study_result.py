@@ -24,6 +24,7 @@ from magicbert.ranking.learning import learning_curves
 from magicbert.ranking.missing import missing
 from magicbert.ranking.other_budgets import other_budgets
 from magicbert.ranking.relations import relations
+from magicbert.ranking.shared_error import shared_errors
 from magicbert.ranking.study_rows import DEFAULT, SupernetRow, supernet_rows
 from magicbert.ranking.table import Table
 from magicbert.ranking.truth_parts import truth_parts
@@ -56,6 +57,7 @@ def study_result(rows: Iterable[Row], *, budget: str = "") -> dict[str, Any]:
         "table": table_part(table, known),
         **truth_parts(table, truth, budget),
         "budgets_agree": budgets_part(table, budget),
+        "shared_errors": shared_errors(truth, supernets),
         "other_budgets": other_budgets(table, budget, supernets),
         "rows": scored,
         "methods": summaries(scored),

@@ -48,6 +48,7 @@ def tables(result: Result) -> Iterator[TextTable]:
         # Records of earlier versions lack it.
         *map(budget_table, result.get("other_budgets", ())),
         downstream_table(result),
+        shared_errors_table(result),
         relations_table(result),
     )
     yield from (table for table in made if table.rows)
@@ -157,14 +158,18 @@ def budget_table(other: Result) -> TextTable:
         other: an entry of the result's ``other_budgets``.
     """
     gains = {(g["method"], g["settings"]): interval(g) for g in other["differences"]}
-    rows = [
-        (named(entry["method"]), entry["settings"], str(len(entry["seeds"])), of(entry["tau"]),
-         gains.get((entry["method"], entry["settings"]), "–"), of(entry["tau_same_operators"]))
-        for entry in other["methods"]
-    ]  # fmt: skip
-    rows += [(name, "–", "–", tau, "–", same) for name, tau, _, same in baselines_table(other).rows]
+    means = {(e["method"], e["settings"]): about(e, "tau") for e in other["shared_errors"]}
+    rows = []
+    for entry in other["methods"]:
+        variant = (entry["method"], entry["settings"])
+        rows.append((
+            named(entry["method"]), entry["settings"], str(len(entry["seeds"])), of(entry["tau"]),
+            gains.get(variant, "–"), of(entry["tau_same_operators"]), means.get(variant, "–"),
+        ))  # fmt: skip
+    for name, tau, _, same in baselines_table(other).rows:
+        rows.append((name, "–", "–", tau, "–", same, "–"))
     head = ("ranking", "settings", "seeds", "tau", "difference to uniform sampling",
-            "tau, same operators")  # fmt: skip
+            "tau, same operators", "tau of the mean scores")  # fmt: skip
     return TextTable(
         f"Against budget '{other['budget']}' of training alone, "
         f"{other['num_architectures']} architectures", head, tuple(rows),
@@ -186,6 +191,30 @@ def downstream_table(result: Result) -> TextTable:
         ))  # fmt: skip
     head = ("task", "metric", "architectures", "stand-alone loss", "parameters")
     return TextTable("Tau against downstream scores", (*head, *map(named, methods)), tuple(rows))
+
+
+def shared_errors_table(result: Result) -> TextTable:
+    """Returns what the mean scores of a method's supernets say, beside training alone."""
+    truths = [(result["budget"], result.get("worths"))]
+    truths += [(other["budget"], other["worths"]) for other in result.get("other_budgets", ())]
+    names = list(dict.fromkeys(name for _, worths in truths for name in worths or ()))
+
+    def cells(worths: Result | None) -> Cells:
+        return tuple(signed((worths or {}).get(name), 3) for name in names)
+
+    # Records of earlier versions lack the mean scores.
+    rows = [
+        (named(entry["method"]), entry["settings"], str(entry["num_seeds"]), about(entry, "tau"),
+         *cells(entry["worths"]))
+        for entry in result.get("shared_errors", ())
+    ]  # fmt: skip
+    if rows:
+        rows += [(f"alone, budget '{b}'", "–", "–", "–", *cells(worths)) for b, worths in truths]
+    return TextTable(
+        "Mean scores of a method's supernets: how they rank, and what a layer of each operator "
+        "adds, nats against the mean operator",
+        ("ranking", "settings", "seeds", "tau of the mean scores", *names), tuple(rows),
+    )  # fmt: skip
 
 
 def relations_table(result: Result) -> TextTable:

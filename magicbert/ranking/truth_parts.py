@@ -16,6 +16,7 @@ from magicbert.ranking.baselines import (
 from magicbert.ranking.ceiling import Ceiling, noise_ceiling
 from magicbert.ranking.correlation import kendall_tau, spearman_rho
 from magicbert.ranking.fidelity import FEWEST, Truth, figure, plain, tau_within
+from magicbert.ranking.shared_error import operator_worths
 from magicbert.ranking.table import Table
 
 
@@ -37,6 +38,7 @@ def truth_parts(table: Table, truth: Truth, budget: str) -> dict[str, Any]:
         ),
         "baselines": baselines_part(truth),
         "structure": structure_part(truth),
+        "worths": operator_worths([row.architecture for row in truth.rows], truth.losses),
     }
 
 

@@ -30,7 +30,10 @@ METHOD = """\
   could reach against the mean of the seeds is derived from it (normal model, Spearman-Brown); it
   is no measurement. Similar architectures share the luck of a seed (its initial weights), so
   between few seeds tau within equal operators may fall below 0; the interval does not hold that.
-- **Other budgets** of training alone are another truth: the same supernets, held against it."""
+- **Other budgets** of training alone are another truth: the same supernets, held against it.
+- **Mean scores** of a method's supernets have less of the noise between their seeds. What they
+  still get wrong, all of them do; the worth of an operator (a linear fit to the numbers of the
+  operators) shows where."""
 
 
 def page(result: Result, origin: Result, drawn: Sequence[Picture], stem: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from synthetic_study import (
     METHODS,
+    OPERATORS,
     alone_rows,
     downstream_rows,
     expected_losses,
@@ -251,6 +252,33 @@ def test_longer_trainings_are_held_against_shorter_and_equally_long_ones():
     assert [(p["method"], p["value"]) for p in panel["points"]] == [
         ("magic-t", 4000), ("magic-t", 8000), ("spos", 4000), ("spos", 8000),
     ]  # fmt: skip
+
+
+def test_an_error_that_supernets_share_is_told_from_noise_between_them():
+    """Mean scores lose the noise of seeds; what all supernets get wrong stays."""
+    names = list(expected_losses())
+    taste = {name: 0.15 * name.count("mha2") for name in names}
+    topic, verdicts = "What SPOS lacks is noise between its seeds", {}
+    for kind, sd, share in (("noise", 1.0, 0.0), ("shared", 0.1, 1.0)):
+        rows = alone_rows()
+        for seed in range(12):
+            row = supernet_row("spos", seed, sd)
+            scores = {n: v + share * taste[n] for n, v in row["scores"].items()}
+            rows.append({**row, "scores": scores})
+        result = study_result(rows)
+        verdicts[kind] = finding(result, topic)["verdict"]
+    assert verdicts == {"noise": "holds", "shared": "does not hold"}
+    (entry,) = result["shared_errors"]
+    means = [np.mean([row["scores"][name] for row in rows[-12:]]) for name in names]
+    losses = [np.mean([r["loss"] for r in rows if r.get("architecture") == n]) for n in names]
+    assert entry["tau"] == pytest.approx(stats.kendalltau(means, losses).statistic)
+    worths = {name: entry["worths"][name] - result["worths"][name] for name in OPERATORS}
+    # 0.15 for each layer of attention, against the mean of the four operators.
+    assert worths["mha2"] == pytest.approx(0.15 * 3 / 4, abs=0.01)
+    assert worths["ffn"] == pytest.approx(-0.15 / 4, abs=0.01)
+    (table,) = (t for t in tables(result) if t.title.startswith("Mean scores"))
+    assert [cells[0] for cells in table.rows] == ["SPOS", "alone, budget 'short'"]
+    assert table.rows[0][-1] == f"{entry['worths']['mha2']:+.3f}"
 
 
 def test_ablations_have_the_default_settings_in_their_place(whole):
