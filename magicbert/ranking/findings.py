@@ -1,7 +1,7 @@
 """What holds, what does not, and how sure that is: sentences that follow from intervals by rules.
 
 Nothing here knows what the study was expected to show. A verdict is one of `VERDICTS`; the rule for
-a difference is `judge`.
+a difference is `magicbert.ranking.seeds.judge`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from magicbert.ranking.reasons import reasons, summary_of
-from magicbert.ranking.seeds import TARGET_HALF_WIDTH
+from magicbert.ranking.seeds import TARGET_HALF_WIDTH, judge
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named, signed
 
@@ -40,25 +40,6 @@ def findings(result: Result) -> list[dict[str, str]]:
         *reasons(result),
     ]
     return [{"topic": topic, "verdict": verdict, "text": text} for topic, verdict, text in found]
-
-
-def judge(gain: Result, target: float = TARGET_HALF_WIDTH) -> str:
-    """Returns what an interval of a difference says: better, worse, no difference, undecided.
-
-    *better* and *worse*: the interval lies on one side of 0. *no difference*: it holds 0 and is
-    as narrow as was asked for, so that a larger difference is excluded. Everything else is
-    *undecided*; one seed alone always is.
-
-    Args:
-        gain: with ``low``, ``high``; ``None`` for one seed.
-        target: half-width that was asked for.
-    """
-    low, high = gain["low"], gain["high"]
-    if low is None or high is None:
-        return "undecided"
-    if low > 0 or high < 0:
-        return "better" if low > 0 else "worse"
-    return "no difference" if (high - low) / 2 <= target else "undecided"
 
 
 def claim(gain: Result) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from magicbert.ranking.seeds import judge
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named
 
@@ -69,8 +70,16 @@ def interference_unchanged(result: Result, method: str) -> Reason:
 
 
 def training_too_short(result: Result, method: str) -> Reason:
-    """Returns whether the supernet's loss was still falling when its training ended."""
+    """Returns whether a longer training ranks better; without one, whether the loss was falling."""
     topic = f"Reason: {named(method)} was trained too briefly"
+    longer = next((gain for gain in result["longer"] if gain["method"] == method), None)
+    if longer is not None:
+        text = (
+            f"After {longer['steps']:,.0f} steps instead of {longer['steps_before']:,.0f} its tau "
+        )
+        verdicts = {"better": "holds", "undecided": "undecided"}
+        verdict = verdicts.get(judge(longer), "does not hold")
+        return topic, verdict, f"{text}differs by {interval(longer)}."
     curve = next((c for c in result["curves"] if c["method"] == method), None)
     if curve is None or curve["last_quarter"] is None:
         return topic, "not measured", "No learning curve."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -138,3 +139,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def judge(gain: Mapping[str, Any], target: float = TARGET_HALF_WIDTH) -> str:
+    """Returns what an interval of a difference says: better, worse, no difference, undecided.
+
+    *better* and *worse*: the interval lies on one side of 0. *no difference*: it holds 0 and is
+    as narrow as was asked for, so that a larger difference is excluded. Everything else is
+    *undecided*; one seed alone always is.
+
+    Args:
+        gain: with ``low``, ``high``; ``None`` for one seed.
+        target: half-width that was asked for.
+    """
+    low, high = gain["low"], gain["high"]
+    if low is None or high is None:
+        return "undecided"
+    if low > 0 or high < 0:
+        return "better" if low > 0 else "worse"
+    return "no difference" if (high - low) / 2 <= target else "undecided"

@@ -23,8 +23,9 @@ from synthetic_study import (
 )
 
 from magicbert.errors import UserError
-from magicbert.ranking.findings import VERDICTS, findings, judge
+from magicbert.ranking.findings import VERDICTS, findings
 from magicbert.ranking.reasons import default_poor, no_room
+from magicbert.ranking.seeds import judge
 from magicbert.ranking.study_result import study_result
 from magicbert.ranking.study_rows import read_study_rows, supernet_rows
 from magicbert.ranking.tables import tables
@@ -248,6 +249,12 @@ def test_longer_trainings_are_held_against_shorter_and_equally_long_ones():
     assert finding(result, "MAGIC-A ranks better than SPOS, 8,000 steps")["verdict"] == (
         "does not hold"
     )
+    assert finding(result, "MAGIC-A was trained too briefly")["verdict"] in (
+        "undecided",
+        "does not hold",
+    )
+    assert "differs by" in finding(result, "MAGIC-T was trained too briefly")["text"]
+    assert finding(result, "MAGIC-T was trained too briefly")["verdict"] == "holds"
     (panel,) = (panel for panel in result["ablations"] if panel["name"] == "steps")
     assert [(p["method"], p["value"]) for p in panel["points"]] == [
         ("magic-t", 4000), ("magic-t", 8000), ("spos", 4000), ("spos", 8000),
