@@ -84,6 +84,8 @@ def draw_panel(
             color=colours[method], markersize=5, linewidth=1.3, elinewidth=1.3, capsize=2.5,
             label=named(method),
         )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
 
 
 def half_of(mean: Result) -> float:
