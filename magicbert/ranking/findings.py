@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from magicbert.ranking.reasons import reasons, summary_of
-from magicbert.ranking.seeds import TARGET_HALF_WIDTH, judge
+from magicbert.ranking.seeds import FEWEST_SEEDS, TARGET_HALF_WIDTH, judge, judge_seeds
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named, signed
 
-# Two seeds may lie close together by chance; a narrow interval of theirs excludes nothing.
-FEWEST_SEEDS = 3
 VERDICTS = ("holds", "does not hold", "no difference", "undecided", "not measured", "fact")
+OF_CLAIMS = {"better": "holds", "worse": "does not hold"}
 SIGNIFICANCE = 0.05
 NEAR_TRIVIAL_SHARE = 0.8
 Finding = tuple[str, str, str]
@@ -44,7 +43,7 @@ def findings(result: Result) -> list[dict[str, str]]:
 
 def claim(gain: Result) -> str:
     """Returns the verdict on the claim that a figure lies above 0."""
-    return {"better": "holds", "worse": "does not hold"}.get(judge(gain), "undecided")
+    return OF_CLAIMS.get(judge(gain), "undecided")
 
 
 def truth_findings(result: Result) -> Iterator[Finding]:
@@ -177,12 +176,15 @@ def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Find
         equality: what is equal, in words.
     """
     for gain in gains:
-        judged = judge(gain)
-        if judged == "no difference" and len(gain["seeds"]) < FEWEST_SEEDS:
-            judged = "undecided"
-        verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
         topic = f"{named(gain['method'])} ranks better than {named(BASELINE)}, {equality}"
-        yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
+        yield gain_finding(topic, gain)
+
+
+def gain_finding(topic: str, gain: Result) -> Finding:
+    """Returns whether a paired difference lies above 0, and how sure that is."""
+    judged = judge_seeds(gain)
+    text = f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
+    return topic, OF_CLAIMS.get(judged, judged), text
 
 
 def at_default(gains: Sequence[Result]) -> list[Result]:
@@ -197,16 +199,17 @@ def longer_findings(gains: Sequence[Result], differences: Sequence[Result]) -> I
         gains: of longer trainings over the method's default settings.
         differences: to uniform sampling of as many steps.
     """
+    at_equal_steps = {
+        (other["method"], other["settings"]): other
+        for other in differences
+        if other["baseline_settings"] != DEFAULT
+    }
     for gain in gains:
-        judged, steps = judge(gain), f"{gain['steps']:,.0f}"
-        verdict = {"better": "holds", "worse": "does not hold"}.get(judged, judged)
-        topic = f"{named(gain['method'])} ranks better after {steps} steps"
-        topic += f" than after {gain['steps_before']:,.0f}"
-        yield topic, verdict, f"Paired difference of tau {interval(gain)}{sureness(gain, judged)}"
-        own = [g for g in differences if g["baseline_settings"] != DEFAULT]
-        for other in own:
-            if (other["method"], other["settings"]) == (gain["method"], gain["settings"]):
-                yield from comparison_findings([other], f"{steps} steps")
+        method, steps = named(gain["method"]), f"{gain['steps']:,.0f} steps"
+        topic = f"{method} ranks better after {steps} than after {gain['steps_before']:,.0f}"
+        yield gain_finding(topic, gain)
+        other = at_equal_steps.get((gain["method"], gain["settings"]))
+        yield from comparison_findings([other] if other else [], steps)
 
 
 def budget_findings(result: Result) -> Iterator[Finding]:

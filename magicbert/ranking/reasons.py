@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from magicbert.ranking.seeds import judge
+from magicbert.ranking.seeds import judge_seeds
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
 from magicbert.ranking.words import about, interval, named
 
@@ -78,7 +78,7 @@ def training_too_short(result: Result, method: str) -> Reason:
             f"After {longer['steps']:,.0f} steps instead of {longer['steps_before']:,.0f} its tau "
         )
         verdicts = {"better": "holds", "undecided": "undecided"}
-        verdict = verdicts.get(judge(longer), "does not hold")
+        verdict = verdicts.get(judge_seeds(longer), "does not hold")
         return topic, verdict, f"{text}differs by {interval(longer)}."
     curve = next((c for c in result["curves"] if c["method"] == method), None)
     if curve is None or curve["last_quarter"] is None:

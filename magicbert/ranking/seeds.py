@@ -15,6 +15,8 @@ from magicbert.bootstrap import mean_estimate
 CONFIDENCE = 0.95
 TARGET_HALF_WIDTH = 0.05
 MOST_SEEDS = 10_000
+# Two seeds may lie close together by chance; a narrow interval of theirs excludes nothing.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +160,14 @@ def judge(gain: Mapping[str, Any], target: float = TARGET_HALF_WIDTH) -> str:
     if low > 0 or high < 0:
         return "better" if low > 0 else "worse"
     return "no difference" if (high - low) / 2 <= target else "undecided"
+
+
+def judge_seeds(gain: Mapping[str, Any]) -> str:
+    """Returns what `judge` does, but that two seeds show no absence of a difference.
+
+    Args:
+        gain: with ``low``, ``high`` and its ``seeds``.
+    """
+    judged = judge(gain)
+    is_chance = judged == "no difference" and len(gain["seeds"]) < FEWEST_SEEDS
+    return "undecided" if is_chance else judged
