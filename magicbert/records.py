@@ -75,7 +75,9 @@ def read_record(path: Path, schema: str) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(record, dict) or record.get("schema") != schema:
         given = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise UserError(f"{path}: expected schema {schema}, found {given}")
+        raise UserError(
+            f"{path}: expected schema {schema}, found {given}; run the stage that writes it again"
+        )
     payload = {name: value for name, value in record.items() if name not in ("schema", "sha256")}
     try:
         digest = digest_of(payload)

@@ -152,7 +152,7 @@ def write_ranking(folder: Path) -> None:
 def write_analysis(folder: Path, target: str, payload: dict[str, Any]) -> None:
     place = folder / f"analyze-{target}"
     write_trail(place, AnalyzeConfig(target=target), [])  # type: ignore[arg-type]
-    write_record(place / "result.json", "magicbert/analysis/1", {"target": target, **payload})
+    write_record(place / "result.json", "magicbert/analysis/2", {"target": target, **payload})
 
 
 def write_retrain(folder: Path, label: str, end: float, num_layers: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from magicbert.ranking.seeds import PairedDifference, holm, over_seeds, paired_difference
+from magicbert.ranking.settings import base_of, is_at_equal_flops
 from magicbert.ranking.study_rows import BASELINE, DEFAULT, EQUAL_FLOPS
 
 # What is compared: names in the rows.
@@ -103,29 +104,39 @@ def longer_trainings(rows: Sequence[Row], measure: str = "tau") -> list[dict[str
 
 
 def settings_differences(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any]]:
-    """Returns what each method's other settings gain over its own default ones at equal steps.
+    """Returns what each method's other settings gain at equal steps over those they start from.
 
-    Holm's correction covers the settings of one method.
+    These are the default ones, or others of which they change one thing more (see `base_of`).
+    Holm's correction covers the settings of one method that start from the same ones.
     """
     variants = variants_of(rows)
-    found: list[dict[str, Any]] = []
-    for method in dict.fromkeys(method for method, _ in variants):
-        default = (method, DEFAULT)
-        if default not in variants:
-            continue
-        steps = mean_steps(variants[default])
-        others = [
-            variant
-            for variant, own in variants.items()
-            if variant[0] == method and variant[1] not in (DEFAULT, EQUAL_FLOPS)
-            if mean_steps(own) == steps
-        ]
-        gains = [gain_of(variants, variant, default, measure) for variant in others]
-        tested = [gain for gain in gains if gain is not None and gain["p_value"] is not None]
-        for gain, adjusted in zip(tested, holm([g["p_value"] for g in tested]), strict=True):
+    families: dict[Variant, list[dict[str, Any]]] = {}
+    for variant in variants:
+        base = base_variant(variants, variant)
+        gain = None if base is None else gain_of(variants, variant, base, measure)
+        if base is not None and gain is not None and gain["p_value"] is not None:
+            families.setdefault(base, []).append(gain)
+    for family in families.values():
+        for gain, adjusted in zip(family, holm([g["p_value"] for g in family]), strict=True):
             gain["p_holm"] = adjusted
-        found += tested
-    return found
+    return [gain for family in families.values() for gain in family]
+
+
+def base_variant(variants: Mapping[Variant, Sequence[Row]], variant: Variant) -> Variant | None:
+    """Returns the settings of the same method and steps that a variant starts from, if any."""
+    method, settings = variant
+    if is_at_equal_flops(settings):
+        return None
+    steps = mean_steps(variants[variant])
+    base = base_of(
+        settings,
+        [
+            other
+            for name, other in variants
+            if name == method and mean_steps(variants[name, other]) == steps
+        ],
+    )
+    return None if base is None else (method, base)
 
 
 def gain_of(
@@ -173,21 +184,34 @@ def equal_flops(rows: Sequence[Row], measure: str = "tau") -> list[dict[str, Any
 
     Of the settings ``default`` and ``equal-flops`` of method and baseline, the first pair counts
     whose mean FLOPs agree within 3%: a study may train the baseline longer or the method shorter.
+    Other settings count where their steps were cut to equal FLOPs, as in ``delay=1000,
+    equal-flops``.
     """
     variants = variants_of(rows)
     found = []
     for method in dict.fromkeys(method for method, _ in variants if method != BASELINE):
-        for mine, theirs in ((DEFAULT, DEFAULT), (DEFAULT, EQUAL_FLOPS), (EQUAL_FLOPS, DEFAULT),
-                             (EQUAL_FLOPS, EQUAL_FLOPS)):  # fmt: skip
-            variant, baseline = (method, mine), (BASELINE, theirs)
-            if variant not in variants or baseline not in variants:
-                continue
-            ratio = mean_flops(variants[variant]) / mean_flops(variants[baseline])
-            gain = gain_of(variants, variant, baseline, measure)
-            if gain is not None and abs(ratio - 1) <= EQUAL_WITHIN:
-                found.append(gain)
-                break
+        others = [
+            settings
+            for name, settings in variants
+            if name == method and settings != EQUAL_FLOPS and is_at_equal_flops(settings)
+        ]
+        for choices in ((DEFAULT, EQUAL_FLOPS), *((other,) for other in others)):
+            pairs = ((mine, theirs) for mine in choices for theirs in (DEFAULT, EQUAL_FLOPS))
+            gains = (gain_at_equal_flops(variants, method, *pair, measure) for pair in pairs)
+            found += [gain for gain in gains if gain is not None][:1]
     return found
+
+
+def gain_at_equal_flops(
+    variants: Mapping[Variant, Sequence[Row]], method: str, mine: str, theirs: str, measure: str
+) -> dict[str, Any] | None:
+    """Returns the gain of a method's settings over uniform sampling's, if their FLOPs agree."""
+    variant, baseline = (method, mine), (BASELINE, theirs)
+    if variant not in variants or baseline not in variants:
+        return None
+    ratio = mean_flops(variants[variant]) / mean_flops(variants[baseline])
+    is_equal = abs(ratio - 1) <= EQUAL_WITHIN
+    return gain_of(variants, variant, baseline, measure) if is_equal else None
 
 
 def mean_steps(rows: Sequence[Row]) -> float:

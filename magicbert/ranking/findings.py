@@ -11,8 +11,9 @@ from typing import Any
 
 from magicbert.ranking.reasons import reasons, summary_of
 from magicbert.ranking.seeds import FEWEST_SEEDS, TARGET_HALF_WIDTH, judge, judge_seeds
+from magicbert.ranking.settings import at_equal_steps
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
-from magicbert.ranking.words import about, interval, named, signed
+from magicbert.ranking.words import about, interval, named, signed, variant_of
 
 VERDICTS = ("holds", "does not hold", "no difference", "undecided", "not measured", "fact")
 OF_CLAIMS = {"better": "holds", "worse": "does not hold"}
@@ -169,14 +170,15 @@ def against_free(mean: Result, free: Result) -> Finding:
 
 
 def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Finding]:
-    """Yields, per method, whether it ranks better than uniform sampling.
+    """Yields, per method and settings, whether it ranks better than uniform sampling.
 
     Args:
         gains: paired differences to uniform sampling.
         equality: what is equal, in words.
     """
     for gain in gains:
-        topic = f"{named(gain['method'])} ranks better than {named(BASELINE)}, {equality}"
+        variant = variant_of(gain["method"], at_equal_steps(gain["settings"]))
+        topic = f"{variant} ranks better than {named(BASELINE)}, {equality}"
         yield gain_finding(topic, gain)
 
 
@@ -199,7 +201,7 @@ def longer_findings(gains: Sequence[Result], differences: Sequence[Result]) -> I
         gains: of longer trainings over the method's default settings.
         differences: to uniform sampling of as many steps.
     """
-    at_equal_steps = {
+    others = {
         (other["method"], other["settings"]): other
         for other in differences
         if other["baseline_settings"] != DEFAULT
@@ -208,8 +210,8 @@ def longer_findings(gains: Sequence[Result], differences: Sequence[Result]) -> I
         method, steps = named(gain["method"]), f"{gain['steps']:,.0f} steps"
         topic = f"{method} ranks better after {steps} than after {gain['steps_before']:,.0f}"
         yield gain_finding(topic, gain)
-        other = at_equal_steps.get((gain["method"], gain["settings"]))
-        yield from comparison_findings([other] if other else [], steps)
+        if other := others.get((gain["method"], gain["settings"])):
+            yield gain_finding(f"{method} ranks better than {named(BASELINE)}, {steps}", other)
 
 
 def budget_findings(result: Result) -> Iterator[Finding]:

@@ -124,7 +124,11 @@ def settings_wrong(result: Result, method: str) -> Reason:
 def default_poor(result: Result, method: str) -> Reason:
     """Returns whether other settings of the method rank better than its default ones."""
     topic = f"Reason: the default settings of {named(method)} are a poor choice here"
-    tried = [gain for gain in result["differences_settings"] if gain["method"] == method]
+    tried = [
+        gain
+        for gain in result["differences_settings"]
+        if (gain["method"], gain["baseline_settings"]) == (method, DEFAULT)
+    ]
     if not tried:
         return topic, "not measured", "No other settings with two common seeds."
     best = min(tried, key=lambda gain: (gain["mean"] <= 0, gain["p_holm"]))

@@ -23,7 +23,7 @@ class SupernetRow:
 
     Attributes:
         method: how paths were drawn and aligned: ``spos``, ``magic-t``, ...
-        settings: ``default`` in the main comparison, ``equal-flops``, or ``NAME=VALUE``.
+        settings: ``default`` in the main comparison, else what they change (see ``settings``).
         seed: of the training.
         steps: optimizer steps.
         flops: of the whole training, the anchor and the scoring included.

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from magicbert.ranking.settings import at_equal_steps
 from magicbert.ranking.study_rows import DEFAULT
-from magicbert.ranking.words import about, interval, named, signed, with_ends
+from magicbert.ranking.words import about, interval, named, signed, variant_of, with_ends
 
 Result = Mapping[str, Any]
 Cells = tuple[str, ...]
@@ -45,8 +46,7 @@ def tables(result: Result) -> Iterator[TextTable]:
         differences_table(result["differences"], "equal steps"),
         differences_table(result["equal_flops"], "equal training FLOPs"),
         variants_table(result),
-        # Records of earlier versions lack it.
-        *map(budget_table, result.get("other_budgets", ())),
+        *map(budget_table, result["other_budgets"]),
         downstream_table(result),
         shared_errors_table(result),
         relations_table(result),
@@ -98,8 +98,7 @@ def baselines_table(result: Result) -> TextTable:
         fit = about(structure["fitted_counts"], "tau")
         rows.append(("counts of operators, fitted to the losses", fit, "–", "–"))
     if ceiling is not None:
-        # Records of earlier versions lack the ceiling among equal operators.
-        within = result.get("ceiling_same_operators")
+        within = result["ceiling_same_operators"]
         for name, of_ceiling in CEILINGS.items():
             same = "–" if within is None else about(within, of_ceiling)
             rows.append((name, about(ceiling, of_ceiling), "–", same))
@@ -116,7 +115,8 @@ def differences_table(gains: Sequence[Result], equality: str) -> TextTable:
     """
     is_main = equality == "equal steps"
     rows = tuple(
-        (named(gain["method"]), f"{gain['flops_ratio']:.2f}", str(len(gain["seeds"])),
+        (variant_of(gain["method"], at_equal_steps(gain["settings"])),
+         f"{gain['flops_ratio']:.2f}", str(len(gain["seeds"])),
          interval(gain, 3),
          with_ends(gain["mean"], gain["bootstrap_low"], gain["bootstrap_high"], 3),
          probability(gain["p_value"]), *([probability(gain["p_holm"])] if is_main else []),
@@ -132,9 +132,8 @@ def differences_table(gains: Sequence[Result], equality: str) -> TextTable:
 
 def variants_table(result: Result) -> TextTable:
     """Returns all other settings."""
-    # Records of earlier versions lack the differences to the default settings.
-    to_uniform, to_default = (
-        {(gain["method"], gain["settings"]): interval(gain) for gain in result.get(name, ())}
+    to_uniform, to_base = (
+        {(gain["method"], gain["settings"]): gain for gain in result[name]}
         for name in ("differences", "differences_settings")
     )
     rows = []
@@ -143,12 +142,19 @@ def variants_table(result: Result) -> TextTable:
         if entry["settings"] != DEFAULT:
             rows.append((
                 named(entry["method"]), entry["settings"], str(len(entry["seeds"])),
-                of(entry["tau"]), to_uniform.get(variant, "–"), to_default.get(variant, "–"),
+                of(entry["tau"]), of(to_uniform.get(variant)), of_base(to_base.get(variant)),
                 mean(entry["interference"], 3), mean(entry["loss"], 3, plus=False),
             ))  # fmt: skip
     head = ("method", "settings", "seeds", "tau", "difference to uniform sampling",
-            "difference to its default", "gradient cosine", "inherited loss")  # fmt: skip
+            "difference to what it varies", "gradient cosine", "inherited loss")  # fmt: skip
     return TextTable("Other settings", head, tuple(rows))
+
+
+def of_base(gain: Result | None) -> str:
+    """Returns the difference to the settings that others start from, the default ones unnamed."""
+    if gain is None or gain["baseline_settings"] == DEFAULT:
+        return of(gain)
+    return f"{interval(gain)} to {gain['baseline_settings']}"
 
 
 def budget_table(other: Result) -> TextTable:
@@ -195,18 +201,16 @@ def downstream_table(result: Result) -> TextTable:
 
 def shared_errors_table(result: Result) -> TextTable:
     """Returns what the mean scores of a method's supernets say, beside training alone."""
-    truths = [(result["budget"], result.get("worths"))]
-    truths += [(other["budget"], other["worths"]) for other in result.get("other_budgets", ())]
+    truths = [(part["budget"], part["worths"]) for part in (result, *result["other_budgets"])]
     names = list(dict.fromkeys(name for _, worths in truths for name in worths or ()))
 
     def cells(worths: Result | None) -> Cells:
         return tuple(signed((worths or {}).get(name), 3) for name in names)
 
-    # Records of earlier versions lack the mean scores.
     rows = [
         (named(entry["method"]), entry["settings"], str(entry["num_seeds"]), about(entry, "tau"),
          *cells(entry["worths"]))
-        for entry in result.get("shared_errors", ())
+        for entry in result["shared_errors"]
     ]  # fmt: skip
     if rows:
         rows += [(f"alone, budget '{b}'", "–", "–", "–", *cells(worths)) for b, worths in truths]

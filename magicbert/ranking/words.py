@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from magicbert.ranking.study_rows import DEFAULT
+
 
 def named(method: str) -> str:
     """Returns how a method is written: ``MAGIC-AT`` for ``magic-at``."""
     return method.upper()
+
+
+def variant_of(method: str, settings: str) -> str:
+    """Returns method and settings, the default ones unsaid: ``MAGIC-AT, delay=1000``."""
+    return named(method) + ("" if settings == DEFAULT else f", {settings}")
 
 
 def signed(value: float | None, digits: int = 2) -> str:

@@ -21,9 +21,9 @@ METHOD = """\
 - **Differences** are paired: the same seed draws the same data and initial weights. *holds* and
   *does not hold* mean that the interval lies on one side of 0; *no difference* that it holds 0, is
   no wider than ±0.05 and comes from at least three seeds; everything else is *undecided*. Holm's
-  correction covers the methods of the main comparison, and among other settings those of a method
-  against its default ones; other settings against uniform sampling are exploratory and are not
-  corrected.
+  correction covers the methods of the main comparison, and the other settings that vary one
+  method's default ones, or others of its settings; settings against uniform sampling are
+  exploratory and are not corrected.
 - **tau, same operators** compares only architectures that hold the same operators in other places:
   what a count of operators cannot rank.
 - **The noise ceiling** is the tau between two seeds of training alone. What a perfect ranking

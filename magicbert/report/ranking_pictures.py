@@ -45,8 +45,7 @@ def pictures(result: Result) -> Iterator[Picture]:
             "and rankings that need no training."
         )
         yield Picture("tau", tau_plot(result), caption, row_numbers(result))
-    # Records of earlier versions lack other budgets.
-    yield from (budget_picture(other) for other in result.get("other_budgets", ()) if other["rows"])
+    yield from (budget_picture(other) for other in result["other_budgets"] if other["rows"])
     if any(gain["settings"] == MAIN for gain in result["differences"]):
         caption = (
             "Tau minus that of uniform sampling with the same seed: one dot per seed, the mean "

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from magicbert.ranking.words import named, signed
+from magicbert.ranking.settings import at_equal_steps
+from magicbert.ranking.words import named, signed, variant_of
 from magicbert.report.palette import CURVES, INK, LINE, MUTED
 from magicbert.report.plots import short_count, svg
 
@@ -51,18 +52,15 @@ def tau_plot(result: Result, settings: Sequence[str] = (MAIN,)) -> str:
         reached = [row["tau"] for row in result["rows"] if row.get("tau") is not None]
         ceiling = result["ceiling"]
         keep_to(axes, reached if ceiling is None else [*reached, ceiling["attainable"]])
-        name_rows(axes, [f"{variant_name(e)} ({e['tau']['num_seeds']})" for e in shown])
+        name_rows(axes, [
+            f"{variant_of(entry['method'], entry['settings'])} ({entry['tau']['num_seeds']})"
+            for entry in shown
+        ])  # fmt: skip
         axes.set_xlabel("Kendall's tau against the losses of training alone")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
     height = 1.3 + 0.46 * max(3, len(shown))
     return svg(draw, height=height, label="Kendall's tau of every supernet, by method")
-
-
-def variant_name(entry: Result) -> str:
-    """Returns method and settings, the default ones unsaid."""
-    settings = "" if entry["settings"] == MAIN else f", {entry['settings']}"
-    return f"{named(entry['method'])}{settings}"
 
 
 def draw_seeds(
@@ -144,7 +142,10 @@ def difference_plot(result: Result) -> str:
             face = "white" if equality == "equal FLOPs" else ""
             draw_seeds(axes, place, gain["points"], gain, colours[gain["method"]], face)
         keep_to(axes, [point for _, gain in rows for point in gain["points"]])
-        name_rows(axes, [f"{named(gain['method'])}, {equality}" for equality, gain in rows])
+        name_rows(axes, [
+            f"{variant_of(gain['method'], at_equal_steps(gain['settings']))}, {equality}"
+            for equality, gain in rows
+        ])  # fmt: skip
         axes.set_xlabel("tau minus that of uniform sampling, same seed (grey: ±0.05)")
 
     height = 1.1 + 0.46 * max(2, len(rows))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from magicbert.ranking.words import named
+from magicbert.ranking.words import named, variant_of
 from magicbert.report.palette import MUTED
 from magicbert.report.plots import short_count, svg
 from magicbert.report.ranking_plots import DASHED, MAIN, Result, method_colours
@@ -72,17 +72,19 @@ def uniform_levels(result: Result) -> dict[str, float]:
 def draw_panel(
     axes: Axes, points: Sequence[Result], measure: str, colours: Mapping[str, str]
 ) -> None:
-    """Draws one measure of one number: a line per method, its means with their intervals."""
-    for method in dict.fromkeys(point["method"] for point in points):
-        own = [p for p in points if p["method"] == method and p[measure]]
+    """Draws one measure of one number: a line per method and the settings that it is varied in."""
+    for method, base in dict.fromkeys((point["method"], point["base"]) for point in points):
+        own = [p for p in points if (p["method"], p["base"]) == (method, base) and p[measure]]
         if not own:
             continue
+        is_main = base == MAIN
         # Without a second seed there is no interval: the bar has no length.
         reach = [half_of(point[measure]) for point in own]
         axes.errorbar(
-            [p["value"] for p in own], [p[measure]["mean"] for p in own], reach, fmt="o-",
-            color=colours[method], markersize=5, linewidth=1.3, elinewidth=1.3, capsize=2.5,
-            label=named(method),
+            [p["value"] for p in own], [p[measure]["mean"] for p in own], reach,
+            fmt="o-" if is_main else "o--", color=colours[method],
+            markerfacecolor=colours[method] if is_main else "white", markersize=5, linewidth=1.3,
+            elinewidth=1.3, capsize=2.5, label=variant_of(method, base),
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))

@@ -17,7 +17,7 @@ from magicbert.trail import read_metrics
 RESULTS = {
     "prepare": ("manifest.json", "magicbert/prepare/1"),
     "pretrain": ("result.json", "magicbert/training-result/1"),
-    "analyze": ("result.json", "magicbert/analysis/1"),
+    "analyze": ("result.json", "magicbert/analysis/2"),
     "search": ("architectures.json", "magicbert/architectures/1"),
     "compress": ("architectures.json", "magicbert/architectures/1"),
     "retrain": ("result.json", "magicbert/training-result/1"),

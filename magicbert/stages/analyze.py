@@ -18,7 +18,7 @@ from magicbert.trail import Trail, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
 RESULT = "result.json"
-SCHEMA = "magicbert/analysis/1"
+SCHEMA = "magicbert/analysis/2"
 TARGETS = {"sampler": analyze_sampler, "interference": analyze_interference}
 
 

@@ -16,7 +16,7 @@ from magicbert.stages.tables import show_table
 from magicbert.study.rows import Row
 
 LOGGER = logging.getLogger("magicbert")
-RESULT, SCHEMA, TABLE = "result.json", "magicbert/analysis/1", "tabular.csv"
+RESULT, SCHEMA, TABLE = "result.json", "magicbert/analysis/2", "tabular.csv"
 
 
 def publish(folder: Path, rows: Sequence[Row]) -> None:

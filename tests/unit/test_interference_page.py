@@ -59,7 +59,7 @@ def write_supernet(
     write_trail(place, AnalyzeConfig(), [])
     setting = {"shared_layer": shared_layer}
     payload = {"target": "interference", "setting": setting, "operators": [row]}
-    write_record(place / "result.json", "magicbert/analysis/1", payload)
+    write_record(place / "result.json", "magicbert/analysis/2", payload)
 
 
 def build(run: Path, output: Path) -> CompletedProcess[str]:

@@ -22,7 +22,7 @@ def test_result_table_and_pictures_stand_beside_the_rows(tmp_path, capsys, caplo
     rows += downstream_rows(num_architectures=3)
     with caplog.at_level(logging.INFO, logger="magicbert"):
         publish(tmp_path, rows)
-    result = read_record(tmp_path / "result.json", "magicbert/analysis/1")
+    result = read_record(tmp_path / "result.json", "magicbert/analysis/2")
     assert result["target"] == "ranking"
     assert [row["num_architectures"] for row in result["rows"]] == [4, 4]
     assert len(Table.read(tmp_path / "tabular.csv")) == 4
@@ -37,7 +37,7 @@ def test_the_first_models_make_a_result(tmp_path, count):
     few = [row["architecture"] for row in alone_rows(1)[:count]]
     rows = [*alone_rows(1)[:count], {**scored, "scores": {n: scored["scores"][n] for n in few}}]
     publish(tmp_path, rows)
-    assert len(read_record(tmp_path / "result.json", "magicbert/analysis/1")["rows"]) == 1
+    assert len(read_record(tmp_path / "result.json", "magicbert/analysis/2")["rows"]) == 1
 
 
 def test_before_the_first_model_there_is_nothing_to_say(tmp_path):

@@ -127,8 +127,8 @@ def test_other_settings_are_held_against_their_methods_default():
 
 
 def test_a_default_is_poor_only_where_chance_would_not_do():
-    gain = {"method": "magic-at", "settings": "delay=5", "mean": 0.1, "low": -0.1, "high": 0.3,
-            "p_value": 0.02, "p_holm": 0.06}  # fmt: skip
+    gain = {"method": "magic-at", "settings": "delay=5", "baseline_settings": "default",
+            "mean": 0.1, "low": -0.1, "high": 0.3, "p_value": 0.02, "p_holm": 0.06}  # fmt: skip
     verdicts = [
         default_poor({"differences_settings": [{**gain, "p_holm": p}]}, "magic-at")[1]
         for p in (0.06, 0.04)
