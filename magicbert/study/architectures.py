@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from magicbert.config.sections import RankingSection
 from magicbert.errors import UserError
@@ -20,6 +21,8 @@ def table_architectures(setting: RankingSection, space: SearchSpace) -> tuple[Ar
     """
     if setting.table == "periodic":
         return periodic_architectures(space, setting.period)
+    if setting.table == "stretched":
+        return stretched_architectures(space, setting.period)
     if setting.num_architectures > space.count():
         raise UserError(
             f"ranking.num_architectures: {setting.num_architectures}, but the space has "
@@ -41,6 +44,32 @@ def periodic_architectures(space: SearchSpace, period: int) -> tuple[Architectur
     Raises:
         UserError: the depth is no multiple of the period, or there are too many patterns.
     """
+    patterns, repeats = patterns_of(space, period)
+    return checked(space, [Architecture(path.operators * repeats) for path in patterns])
+
+
+def stretched_architectures(space: SearchSpace, period: int) -> tuple[Architecture, ...]:
+    """Returns every pattern of ``period`` layers, each of its operators in a run of layers.
+
+    It is a complete set like the periodic one, with the same operators in equal numbers; what an
+    operator is worth near the input and near the output shows here, and hardly there.
+
+    Raises:
+        UserError: the depth is no multiple of the period, or there are too many patterns.
+    """
+    patterns, repeats = patterns_of(space, period)
+    return checked(space, [
+        Architecture(tuple(name for name in path.operators for _ in range(repeats)))
+        for path in patterns
+    ])  # fmt: skip
+
+
+def patterns_of(space: SearchSpace, period: int) -> tuple[list[Architecture], int]:
+    """Returns every pattern of so many layers, and how often the depth holds one.
+
+    Raises:
+        UserError: the depth is no multiple of the period, or there are too many patterns.
+    """
     repeats, rest = divmod(space.num_layers, period)
     if rest:
         raise UserError(
@@ -53,7 +82,15 @@ def periodic_architectures(space: SearchSpace, period: int) -> tuple[Architectur
             f"ranking.period: {period} layers have {pattern.count():,} patterns, and a table "
             f"holds {MOST_ARCHITECTURES:,} at most; take a shorter one"
         )
-    paths = [Architecture(path.operators * repeats) for path in pattern.enumerate()]
+    return list(pattern.enumerate()), repeats
+
+
+def checked(space: SearchSpace, paths: Sequence[Architecture]) -> tuple[Architecture, ...]:
+    """Returns architectures that the space holds.
+
+    Raises:
+        UserError: it does not hold one of them.
+    """
     for path in paths:
         space.check(path)
     return tuple(paths)

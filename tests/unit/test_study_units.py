@@ -32,6 +32,20 @@ def test_a_periodic_table_is_complete_and_of_full_depth() -> None:
     assert all(path.operators == path.operators[:4] * 3 for path in table)
 
 
+def test_a_stretched_table_has_the_periodic_ones_operators_in_runs() -> None:
+    periodic, stretched = (
+        table_architectures(RankingSection(table=kind, period=4), DEEP)
+        for kind in ("periodic", "stretched")
+    )
+    assert len(set(stretched)) == 4**4
+    for path, in_runs in zip(periodic, stretched, strict=True):
+        assert in_runs.operators[::3] == path.operators[:4]
+        assert in_runs.operators[0] == in_runs.operators[1] == in_runs.operators[2]
+        assert sorted(in_runs.operators) == sorted(path.operators)
+    with pytest.raises(UserError, match=r"ranking\.period: 12 layers are no multiple"):
+        table_architectures(RankingSection(table="stretched", period=5), DEEP)
+
+
 def test_a_uniform_table_is_drawn_once_and_without_repeats() -> None:
     setting = RankingSection(num_architectures=60)
     table = table_architectures(setting, DEEP)

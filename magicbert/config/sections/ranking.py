@@ -96,13 +96,14 @@ class RankingSection:
     model: ModelSection = section(ModelSection)
     masking: MaskingSection = section(MaskingSection)
     optimizer: OptimizerSection = section(OptimizerSection)
-    table: Literal["uniform", "periodic"] = option(
+    table: Literal["uniform", "periodic", "stretched"] = option(
         "uniform",
         "architectures of the table: 'uniform' draws num_architectures; 'periodic' takes every "
-        "pattern of `period` layers, repeated to the whole depth",
+        "pattern of `period` layers, repeated to the whole depth; 'stretched' takes every such "
+        "pattern with each of its operators in a run of layers",
     )
     num_architectures: int = option(60, "size of the 'uniform' table", within="[2, 1e6]")
-    period: int = option(4, "layers of a pattern of the 'periodic' table", within="[1, 1000]")
+    period: int = option(4, "layers of a pattern of the two complete tables", within="[1, 1000]")
     table_seed: int = option(0, "seed of every draw of architectures", within="[0, 4294967295]")
     num_seeds: int = option(2, "models trained alone of each architecture", within="[1, 1000]")
     short_steps: int = option(62500, "optimizer steps of each of them", within="[1, 1e9]")
