@@ -49,8 +49,8 @@ def pictures(result: Result) -> Iterator[Picture]:
     if any(gain["settings"] == MAIN for gain in result["differences"]):
         caption = (
             "Tau minus that of uniform sampling with the same seed: one dot per seed, the mean "
-            "with Student's 95% interval, cut at the edge of the plot. Open marks: equal training "
-            "FLOPs."
+            "with Student's 95% interval, cut at the edge of the plot. Of other settings those "
+            "with most seeds. Open marks: equal training FLOPs."
         )
         numbers = difference_numbers(result)
         yield Picture("differences", difference_plot(result), caption, numbers)

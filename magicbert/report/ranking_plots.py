@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from magicbert.ranking.settings import at_equal_steps
+from magicbert.ranking.settings import at_equal_steps, is_at_equal_flops
 from magicbert.ranking.words import named, signed, variant_of
 from magicbert.report.palette import CURVES, INK, LINE, MUTED
 from magicbert.report.plots import short_count, svg
@@ -125,8 +125,13 @@ def difference_plot(result: Result) -> str:
         result: of the analysis of ranking.
     """
     colours = method_colours(result)
-    main = [gain for gain in result["differences"] if gain["settings"] == MAIN]
-    rows = [("equal steps", gain) for gain in main]
+    most = max(len(gain["seeds"]) for gain in result["differences"])
+    rows = [
+        ("equal steps", gain)
+        for gain in result["differences"]
+        if not is_at_equal_flops(gain["settings"])
+        if gain["settings"] == MAIN or len(gain["seeds"]) == most
+    ]
     # Without an anchor, equal steps are equal FLOPs: the same row twice says nothing.
     rows += [
         ("equal FLOPs", gain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -23,11 +24,16 @@ AXES = {
 }
 # The interval of two seeds can be longer than the axis has sense.
 MOST_OF_A_BAR = 0.3
+# Between two lines of a panel, in steps from one value to the next.
+BESIDE = 0.08
+PANELS_PER_ROW = 3
 MEASURES = {"tau": "Kendall's tau", "interference": "cosine of gradients"}
 
 
 def ablation_plot(result: Result) -> str:
     """Draws tau and interference against every number that was varied (Figure 3 of the paper).
+
+    Values stand side by side in their order, whatever lies between them.
 
     Args:
         result: of the analysis of ranking, with ablations.
@@ -37,25 +43,35 @@ def ablation_plot(result: Result) -> str:
         name for name in MEASURES if any(p[name] for panel in panels for p in panel["points"])
     ]
     levels = uniform_levels(result)
+    num_columns = min(len(panels), PANELS_PER_ROW)
+    num_rows = -(-len(panels) // PANELS_PER_ROW) * len(measures)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(len(measures), len(panels), squeeze=False, sharey="row")
-        for line, measure in enumerate(measures):
-            for axes, panel in zip(grid[line], panels, strict=True):
-                draw_panel(axes, panel["points"], measure, colours)
-                if levels.get(measure) is not None:
-                    axes.axhline(levels[measure], color=MUTED, linestyle=DASHED, linewidth=1.1,
-                                 label="uniform sampling")  # fmt: skip
+        grid = figure.subplots(num_rows, num_columns, squeeze=False, sharey="row")
+        for axes in grid.flat:
+            axes.set_visible(False)
+        for (number, panel), (line, measure) in itertools.product(
+            enumerate(panels), enumerate(measures)
+        ):
+            row, column = divmod(number, PANELS_PER_ROW)
+            axes = grid[row * len(measures) + line, column]
+            axes.set_visible(True)
+            draw_panel(axes, panel["points"], measure, colours)
+            if levels.get(measure) is not None:
+                axes.axhline(levels[measure], color=MUTED, linestyle=DASHED, linewidth=1.1,
+                             label="uniform sampling")  # fmt: skip
+            if line == len(measures) - 1:
                 axes.set_xlabel(AXES.get(panel["name"], panel["name"]))
-            grid[line, 0].set_ylabel(MEASURES[measure])
+            if not column:
+                axes.set_ylabel(MEASURES[measure])
         handles = dict(
             entry[::-1]
             for axes in grid.flat
             for entry in zip(*axes.get_legend_handles_labels(), strict=True)
         )
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=6)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
 
-    return svg(draw, height=0.7 + 2.4 * len(measures), label="Tau against settings")
+    return svg(draw, height=0.9 + 2.1 * num_rows, label="Tau against settings")
 
 
 def uniform_levels(result: Result) -> dict[str, float]:
@@ -73,21 +89,24 @@ def draw_panel(
     axes: Axes, points: Sequence[Result], measure: str, colours: Mapping[str, str]
 ) -> None:
     """Draws one measure of one number: a line per method and the settings that it is varied in."""
-    for method, base in dict.fromkeys((point["method"], point["base"]) for point in points):
+    values = sorted({point["value"] for point in points})
+    lines = list(dict.fromkeys((point["method"], point["base"]) for point in points))
+    for number, (method, base) in enumerate(lines):
         own = [p for p in points if (p["method"], p["base"]) == (method, base) and p[measure]]
         if not own:
             continue
         is_main = base == MAIN
-        # Without a second seed there is no interval: the bar has no length.
-        reach = [half_of(point[measure]) for point in own]
+        # Side by side, so that intervals do not hide each other; one seed has none.
+        aside = BESIDE * (number - (len(lines) - 1) / 2)
         axes.errorbar(
-            [p["value"] for p in own], [p[measure]["mean"] for p in own], reach,
-            fmt="o-" if is_main else "o--", color=colours[method],
-            markerfacecolor=colours[method] if is_main else "white", markersize=5, linewidth=1.3,
-            elinewidth=1.3, capsize=2.5, label=variant_of(method, base),
+            [values.index(p["value"]) + aside for p in own], [p[measure]["mean"] for p in own],
+            [half_of(point[measure]) for point in own], fmt="o-" if is_main else "o--",
+            color=colours[method], markerfacecolor=colours[method] if is_main else "white",
+            markersize=5, linewidth=1.3, elinewidth=1.3, capsize=2.5,
+            label=variant_of(method, base),
         )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.set_xticks(range(len(values)), [short_count(value) for value in values])
+    axes.set_xlim(-0.4, len(values) - 0.6)
 
 
 def half_of(mean: Result) -> float:
