@@ -75,6 +75,7 @@ def likeness_plot(supernets: Sequence[Examined]) -> str:
                         color=colour, markersize=4, alpha=0.7, markeredgewidth=0, label=method,
                     )  # fmt: skip
             axes.set_xlabel(f"cosine of {name}")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         grid[0].set_ylabel("cosine of gradients")
         grid[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
 
