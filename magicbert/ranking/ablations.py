@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magicbert.ranking.settings import base_of, is_at_equal_flops, parts_of
+from magicbert.ranking.settings import base_of, parts_of
 from magicbert.ranking.study_rows import DEFAULT
 
 PART = re.compile(r"([a-z][a-z_-]*)=([-+]?\d+(?:\.\d+)?)")
@@ -44,8 +44,6 @@ def ablations(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
 
 def base_among(summary: Summary, summaries: Sequence[Summary]) -> str:
     """Returns the settings of the same method and steps that some settings start from."""
-    if is_at_equal_flops(summary["settings"]):
-        return DEFAULT
     known = [
         other["settings"]
         for other in summaries

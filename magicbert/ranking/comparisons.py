@@ -125,17 +125,13 @@ def settings_differences(rows: Sequence[Row], measure: str = "tau") -> list[dict
 def base_variant(variants: Mapping[Variant, Sequence[Row]], variant: Variant) -> Variant | None:
     """Returns the settings of the same method and steps that a variant starts from, if any."""
     method, settings = variant
-    if is_at_equal_flops(settings):
-        return None
     steps = mean_steps(variants[variant])
-    base = base_of(
-        settings,
-        [
-            other
-            for name, other in variants
-            if name == method and mean_steps(variants[name, other]) == steps
-        ],
-    )
+    known = [
+        other
+        for (name, other), rows in variants.items()
+        if name == method and mean_steps(rows) == steps
+    ]
+    base = base_of(settings, known)
     return None if base is None else (method, base)
 
 

@@ -40,8 +40,11 @@ def base_of(settings: str, known: Iterable[str]) -> str | None:
         known: other settings of the same method.
 
     Returns:
-        ``None`` if no known settings change less.
+        ``None`` if no known settings change less, and for steps that were cut: those are compared
+        at equal FLOPs.
     """
+    if is_at_equal_flops(settings):
+        return None
     own = parts_of(settings)
     beneath = [other for other in known if parts_of(other) < own]
     return max(beneath, key=lambda other: len(parts_of(other)), default=None)

@@ -28,6 +28,7 @@ SPREADS = {"default": 3.0, "delay=10": 0.4, "delay=10, lambda=1": 0.2, "delay=10
         ("p=10", ("default", "p=10", "p=30"), "default"),
         ("p=10, delay=9", ("delay=99", "p=1"), None),
         ("default", ("default", "k=2"), None),
+        ("delay=9, equal-flops", ("default", "delay=9"), None),
     ],
 )
 def test_settings_are_held_against_those_that_change_one_thing_less(settings, known, base):
