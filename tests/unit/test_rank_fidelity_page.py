@@ -133,14 +133,15 @@ def test_architectures_of_one_size_and_one_score_are_drawn():
     assert drawn(rows) == {"tau", "scatter", "curves"}
 
 
-def test_the_committed_page_is_that_of_the_committed_rows(tmp_path):
+@pytest.mark.parametrize("name", ["rank-fidelity", "rank-fidelity-wide"])
+def test_a_committed_page_is_that_of_its_committed_rows(name, tmp_path):
     """Anyone can turn the rows into the page again; no figure on it is typed."""
     results = ROOT / "docs" / "results"
-    command = read_record(results / "rank-fidelity.json", "magicbert/rank-fidelity/1")["command"]
-    done = build(results / "rank-fidelity-rows", tmp_path / "rank-fidelity", "--command", command)
+    command = read_record(results / f"{name}.json", "magicbert/rank-fidelity/1")["command"]
+    done = build(results / f"{name}-rows", tmp_path / name, "--command", command)
     assert done.returncode == 0, done.stderr
     committed, renewed = (
-        (folder / "rank-fidelity.md").read_text().partition("<!-- generated: begin -->")[2]
+        (folder / f"{name}.md").read_text().partition("<!-- generated: begin -->")[2]
         for folder in (results, tmp_path)
     )
     assert (
