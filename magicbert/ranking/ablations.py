@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magicbert.ranking.settings import base_of, parts_of
+from magicbert.ranking.comparisons import base_variant, variants_of
+from magicbert.ranking.settings import parts_of
 from magicbert.ranking.study_rows import DEFAULT
 
 PART = re.compile(r"([a-z][a-z_-]*)=([-+]?\d+(?:\.\d+)?)")
 # Where a method stands on the axis of a number that its settings do not name: k operators change at
 # a step, the anchor is the best path so far (the top 0%), alignment begins with the first step;
-# lambda and the number of blocks are the paper's. On the axis of the steps it stands at its own.
+# lambda and the number of blocks are the options' defaults. On the axis of steps each has its own.
 PLACES = {"k": 1.0, "p": 0.0, "delay": 0.0, "lambda": 0.5, "blocks": 4.0}
 GRADUAL, ALIGNED = ("magic-t", "magic-at"), ("magic-a", "magic-at")
 WHAT_IT_CHANGES = {
@@ -30,8 +31,9 @@ def ablations(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
         summaries: means over seeds of every method and settings.
     """
     panels: dict[str, list[dict[str, Any]]] = {}
+    variants = variants_of(summaries)
     for summary in summaries:
-        base = base_among(summary, summaries)
+        _, base = base_variant(variants, (summary["method"], summary["settings"])) or ("", DEFAULT)
         changed = sorted(parts_of(summary["settings"]) - parts_of(base))
         match = PART.fullmatch(changed[0]) if len(changed) == 1 else None
         if match is not None:
@@ -40,16 +42,6 @@ def ablations(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
         points += unvaried_points(name, points, summaries)
         points.sort(key=lambda entry: (entry["method"], entry["base"], entry["value"]))
     return [{"name": name, "points": points} for name, points in sorted(panels.items())]
-
-
-def base_among(summary: Summary, summaries: Sequence[Summary]) -> str:
-    """Returns the settings of the same method and steps that some settings start from."""
-    known = [
-        other["settings"]
-        for other in summaries
-        if other["method"] == summary["method"] and other["steps"] == summary["steps"]
-    ]
-    return base_of(summary["settings"], known) or DEFAULT
 
 
 def unvaried_points(

@@ -11,9 +11,8 @@ from typing import Any
 
 from magicbert.ranking.reasons import reasons, summary_of
 from magicbert.ranking.seeds import FEWEST_SEEDS, TARGET_HALF_WIDTH, judge, judge_seeds
-from magicbert.ranking.settings import at_equal_steps
 from magicbert.ranking.study_rows import BASELINE, DEFAULT
-from magicbert.ranking.words import about, interval, named, signed, variant_of
+from magicbert.ranking.words import about, contender, interval, named, signed
 
 VERDICTS = ("holds", "does not hold", "no difference", "undecided", "not measured", "fact")
 OF_CLAIMS = {"better": "holds", "worse": "does not hold"}
@@ -177,8 +176,7 @@ def comparison_findings(gains: Sequence[Result], equality: str) -> Iterator[Find
         equality: what is equal, in words.
     """
     for gain in gains:
-        variant = variant_of(gain["method"], at_equal_steps(gain["settings"]))
-        topic = f"{variant} ranks better than {named(BASELINE)}, {equality}"
+        topic = f"{contender(gain)} ranks better than {named(BASELINE)}, {equality}"
         yield gain_finding(topic, gain)
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from magicbert.ranking.settings import at_equal_steps
 from magicbert.ranking.study_rows import DEFAULT
-from magicbert.ranking.words import about, interval, named, signed, variant_of, with_ends
+from magicbert.ranking.words import about, contender, interval, named, signed, with_ends
 
 Result = Mapping[str, Any]
 Cells = tuple[str, ...]
@@ -115,8 +114,7 @@ def differences_table(gains: Sequence[Result], equality: str) -> TextTable:
     """
     is_main = equality == "equal steps"
     rows = tuple(
-        (variant_of(gain["method"], at_equal_steps(gain["settings"])),
-         f"{gain['flops_ratio']:.2f}", str(len(gain["seeds"])),
+        (contender(gain), f"{gain['flops_ratio']:.2f}", str(len(gain["seeds"])),
          interval(gain, 3),
          with_ends(gain["mean"], gain["bootstrap_low"], gain["bootstrap_high"], 3),
          probability(gain["p_value"]), *([probability(gain["p_holm"])] if is_main else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from magicbert.ranking.settings import at_equal_steps
 from magicbert.ranking.study_rows import DEFAULT
 
 
@@ -16,6 +17,11 @@ def named(method: str) -> str:
 def variant_of(method: str, settings: str) -> str:
     """Returns method and settings, the default ones unsaid: ``MAGIC-AT, delay=1000``."""
     return named(method) + ("" if settings == DEFAULT else f", {settings}")
+
+
+def contender(gain: Mapping[str, Any]) -> str:
+    """Returns who is compared; that its steps were cut is said by what is equal."""
+    return variant_of(gain["method"], at_equal_steps(gain["settings"]))
 
 
 def signed(value: float | None, digits: int = 2) -> str:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from magicbert.ranking.settings import at_equal_steps, is_at_equal_flops
-from magicbert.ranking.words import named, signed, variant_of
+from magicbert.ranking.settings import is_at_equal_flops
+from magicbert.ranking.words import contender, named, signed, variant_of
 from magicbert.report.palette import CURVES, INK, LINE, MUTED
 from magicbert.report.plots import short_count, svg
 
@@ -147,10 +147,7 @@ def difference_plot(result: Result) -> str:
             face = "white" if equality == "equal FLOPs" else ""
             draw_seeds(axes, place, gain["points"], gain, colours[gain["method"]], face)
         keep_to(axes, [point for _, gain in rows for point in gain["points"]])
-        name_rows(axes, [
-            f"{variant_of(gain['method'], at_equal_steps(gain['settings']))}, {equality}"
-            for equality, gain in rows
-        ])  # fmt: skip
+        name_rows(axes, [f"{contender(gain)}, {equality}" for equality, gain in rows])
         axes.set_xlabel("tau minus that of uniform sampling, same seed (grey: ±0.05)")
 
     height = 1.1 + 0.46 * max(2, len(rows))

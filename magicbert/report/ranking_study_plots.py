@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from magicbert.ranking.words import named, variant_of
 from magicbert.report.palette import MUTED
 from magicbert.report.plots import short_count, svg
-from magicbert.report.ranking_plots import DASHED, MAIN, Result, method_colours
+from magicbert.report.ranking_plots import DASHED, MAIN, PANELS_PER_ROW, Result, method_colours
 
 AXES = {
     "k": "k, operators that change at a step",
@@ -26,7 +26,6 @@ AXES = {
 MOST_OF_A_BAR = 0.3
 # Between two lines of a panel, in steps from one value to the next.
 BESIDE = 0.08
-PANELS_PER_ROW = 3
 MEASURES = {"tau": "Kendall's tau", "interference": "cosine of gradients"}
 
 

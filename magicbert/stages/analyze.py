@@ -11,14 +11,14 @@ from magicbert.config.roots import AnalyzeConfig
 from magicbert.errors import UserError
 from magicbert.records import read_record, write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
+from magicbert.report.reading import RESULTS
 from magicbert.run_lock import alone_in
 from magicbert.stages import analyze_interference, analyze_ranking, analyze_sampler
 from magicbert.stages.tables import show_table
 from magicbert.trail import Trail, stage_folder
 
 LOGGER = logging.getLogger("magicbert")
-RESULT = "result.json"
-SCHEMA = "magicbert/analysis/2"
+RESULT, SCHEMA = RESULTS["analyze"]
 TARGETS = {"sampler": analyze_sampler, "interference": analyze_interference}
 
 

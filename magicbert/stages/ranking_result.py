@@ -12,11 +12,13 @@ from magicbert.ranking.tables import tables
 from magicbert.records import write_record, write_text_atomically
 from magicbert.report.plots import standing_alone
 from magicbert.report.ranking_pictures import pictures
+from magicbert.report.reading import RESULTS
 from magicbert.stages.tables import show_table
 from magicbert.study.rows import Row
 
 LOGGER = logging.getLogger("magicbert")
-RESULT, SCHEMA, TABLE = "result.json", "magicbert/analysis/2", "tabular.csv"
+RESULT, SCHEMA = RESULTS["analyze"]
+TABLE = "tabular.csv"
 
 
 def publish(folder: Path, rows: Sequence[Row]) -> None:
