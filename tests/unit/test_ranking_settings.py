@@ -10,6 +10,7 @@ from synthetic_study import alone_rows, supernet_row
 
 from magicbert.config.sections import StudiedSupernetSection
 from magicbert.ranking.ablations import PLACES
+from magicbert.ranking.reasons import default_poor
 from magicbert.ranking.settings import at_equal_steps, base_of, is_at_equal_flops
 from magicbert.ranking.study_result import study_result
 from magicbert.ranking.tables import tables
@@ -87,6 +88,14 @@ def test_what_varies_a_delay_is_paired_with_the_delay(result):
 def test_only_what_starts_from_the_default_settings_judges_them(result):
     (found,) = (e for e in result["findings"] if "settings of MAGIC-AT are a poor" in e["topic"])
     assert "With delay=10 tau" in found["text"], "not the better lambda=1 beside it"
+
+
+def test_a_gain_over_other_settings_says_nothing_about_the_default_ones():
+    gain = {"method": "magic-at", "settings": "delay=5", "baseline_settings": "default",
+            "mean": 0.1, "low": -0.1, "high": 0.3, "p_value": 0.06, "p_holm": 0.06}  # fmt: skip
+    sure = {**gain, "settings": "delay=5, k=2", "baseline_settings": "delay=5", "p_holm": 0.001}
+    _, verdict, text = default_poor({"differences_settings": [gain, sure]}, "magic-at")
+    assert (verdict, text.split(" tau ")[0]) == ("undecided", "With delay=5")
 
 
 def test_a_panel_has_a_line_for_each_settings_that_are_varied(result):
